@@ -1,0 +1,29 @@
+/** What a host asks of the machine, beside completing an exit. Carried out in order, before any vCPU runs again. */
+
+export type EndReason =
+  /** ACPI S5. */
+  | 'power-off'
+  /** ACPI S4. */
+  | 'hibernate'
+  /** Reset register, synthetic reset MSR or keyboard controller. */
+  | 'reset'
+  | 'triple-fault';
+
+export type HostAction =
+  /** INIT signal: the vCPU goes to its reset state and waits for a start. */
+  | { readonly kind: 'init'; readonly vp: number }
+  /** SIPI accepted: real mode at vector * 0x1000. */
+  | { readonly kind: 'startup'; readonly vp: number; readonly vector: number }
+  /** HvCallStartVirtualProcessor: the 224 bytes of HvInitialVpContext. */
+  | { readonly kind: 'start-context'; readonly vp: number; readonly context: Uint8Array }
+  /** All translations of these vCPUs that the guest may have asked for are gone before they run again. */
+  | { readonly kind: 'flush-tlb'; readonly vps: readonly number[] }
+  /** Bytes that a UART sent; `unit` counts from 0 (COM1). */
+  | { readonly kind: 'serial'; readonly unit: number; readonly bytes: Uint8Array }
+  /** The guest's crash report (CRASH_CTL): P0..P4 and, where it gave one, its message. */
+  | {
+      readonly kind: 'crash';
+      readonly parameters: readonly bigint[];
+      readonly message: Uint8Array | undefined;
+    }
+  | { readonly kind: 'end'; readonly reason: EndReason };
