@@ -1,0 +1,153 @@
+/**
+ * Runs the programs of kvm-unit-tests, built elsewhere, on the test board and prints a row for each.
+ *
+ *     node scripts/kvm-unit-tests.ts --images DIR [--config FILE] [--arch x86_64|i386] [--baseline FILE]
+ *       [--expected FILE] [--only NAME,...] [--engine NAME] [--slower N] [--jobs N] [--json FILE] [--verbose]
+ *
+ * `--images` is the folder with the .flat files, and with unittests.cfg unless `--config` names it. `--baseline` holds
+ * another machine's results, `{"x86_64": {"test": {"result": "PASS"}}}`. The exit status is 0 when every program
+ * passed, or is in `test/kvm-unit-tests.expected.json` with the reason why it does not; 1 otherwise.
+ */
+import { spawn } from 'node:child_process';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import {
+  type Architecture,
+  type Baseline,
+  type Expected,
+  type TestResult,
+  type UnitTest,
+  judge,
+  parseConfig,
+  readResult,
+} from './kvm-unit-tests-report.ts';
+
+const project = (path: string): string => fileURLToPath(new URL(`../${path}`, import.meta.url));
+
+const { values: options } = parseArgs({
+  options: {
+    images: { type: 'string' },
+    config: { type: 'string' },
+    arch: { type: 'string', default: 'x86_64' },
+    baseline: { type: 'string' },
+    expected: { type: 'string', default: project('test/kvm-unit-tests.expected.json') },
+    only: { type: 'string' },
+    engine: { type: 'string' },
+    slower: { type: 'string', default: '5' },
+    jobs: { type: 'string', default: '1' },
+    json: { type: 'string' },
+    verbose: { type: 'boolean', default: false },
+  },
+});
+
+function refuse(message: string): never {
+  console.error(`kvm-unit-tests: ${message}`);
+  process.exit(2);
+}
+
+function readJson<T>(file: string, architecture: Architecture): T {
+  try {
+    return ((JSON.parse(readFileSync(file, 'utf8')) as Partial<Record<Architecture, T>>)[architecture] ??
+      {}) as T;
+  } catch (error) {
+    return refuse(`cannot read ${file}: ${String(error)}`);
+  }
+}
+
+function vitrineArguments(test: UnitTest, image: string): string[] {
+  const args = ['boot', '--board', 'test', '--kernel', image, '--cpus', String(test.cpus)];
+  args.push('--memory', `${String(test.memoryMiB)}M`, '--cpu-model', test.vendor);
+  if (test.without.length > 0) args.push('--cpu-without', test.without.join(','));
+  if (test.args !== '') args.push('--append', test.args);
+  if (options.engine !== undefined) args.push('--engine', options.engine);
+  return args;
+}
+
+const missing = (outcome: 'NO IMAGE' | 'NOT RUN'): TestResult => {
+  return { outcome, status: null, pass: 0, fail: 0, skip: 0, seconds: 0, failures: [] };
+};
+
+function run(test: UnitTest, images: string): Promise<TestResult> {
+  if (test.needs !== undefined) return Promise.resolve(missing('NOT RUN'));
+  const image = join(images, test.file);
+  if (!existsSync(image)) return Promise.resolve(missing('NO IMAGE'));
+  return new Promise((resolve) => {
+    const start = performance.now();
+    const child = spawn(process.execPath, [project('bin/vitrine.js'), ...vitrineArguments(test, image)], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    let output = '';
+    let timedOut = false;
+    const collect = (chunk: Buffer): void => {
+      output += chunk.toString('latin1');
+    };
+    child.stdout.on('data', collect);
+    child.stderr.on('data', collect);
+    const timer = setTimeout(
+      () => {
+        timedOut = true;
+        child.kill('SIGKILL');
+      },
+      test.timeout * Number(options.slower) * 1000,
+    );
+    child.on('close', (status) => {
+      clearTimeout(timer);
+      if (options.verbose) console.log(output);
+      resolve(readResult(status, output, (performance.now() - start) / 1000, timedOut));
+    });
+  });
+}
+
+const images = options.images ?? refuse('--images DIR is needed: the folder with the built .flat files.');
+const architecture =
+  options.arch === 'i386' || options.arch === 'x86_64' ? options.arch : refuse('--arch is x86_64 or i386.');
+const configFile = options.config ?? join(images, 'unittests.cfg');
+if (!existsSync(configFile)) refuse(`${configFile} does not exist; name unittests.cfg with --config.`);
+const only = options.only?.split(',');
+const tests = parseConfig(readFileSync(configFile, 'utf8'), architecture).filter(
+  ({ name }) => only === undefined || only.includes(name),
+);
+if (tests.length === 0) refuse('no test has a name that --only lists.');
+const baseline: Baseline = options.baseline === undefined ? {} : readJson(options.baseline, architecture);
+const expected: Expected = readJson(options.expected, architecture);
+
+const results: Record<string, TestResult & { baseline: string | undefined; note: string; good: boolean }> =
+  {};
+console.log(
+  `${'test'.padEnd(42)}${'baseline'.padEnd(10)}${'vitrine'.padEnd(10)}${'pass/fail/skip'.padEnd(16)}seconds  note`,
+);
+
+function report(test: UnitTest, result: TestResult): void {
+  const before = baseline[test.name]?.result;
+  const reason = result.outcome === 'NOT RUN' ? `needs ${test.needs ?? ''}` : expected[test.name];
+  const verdict = judge(test.name, result.outcome, before, reason);
+  results[test.name] = { ...result, baseline: before, ...verdict };
+  const counts = `${String(result.pass)}/${String(result.fail)}/${String(result.skip)}`;
+  console.log(
+    `${test.name.padEnd(42)}${(before ?? '-').padEnd(10)}${result.outcome.padEnd(10)}${counts.padEnd(16)}` +
+      `${result.seconds.toFixed(1).padStart(7)}  ${verdict.good ? '' : 'NOT GOOD: '}${verdict.note}`,
+  );
+  if (!verdict.good) for (const line of result.failures.slice(0, 20)) console.log(`    ${line}`);
+}
+
+const queue = [...tests];
+const worker = async (): Promise<void> => {
+  for (let test = queue.shift(); test !== undefined; test = queue.shift())
+    report(test, await run(test, images));
+};
+await Promise.all(Array.from({ length: Math.max(1, Number(options.jobs)) }, worker));
+
+const all = Object.values(results);
+const passed = all.filter(({ outcome }) => outcome === 'PASS').length;
+const bad = all.filter(({ good }) => !good).length;
+const behind = all.filter((row) => row.baseline === 'PASS' && row.outcome !== 'PASS').length;
+console.log(
+  `${architecture}: ${String(passed)} of ${String(all.length)} pass, ${String(behind)} behind the baseline, ` +
+    `${String(bad)} without a listed reason`,
+);
+if (options.json !== undefined) {
+  writeFileSync(options.json, JSON.stringify({ [architecture]: results }, undefined, 2) + '\n');
+}
+process.exit(bad === 0 ? 0 : 1);
