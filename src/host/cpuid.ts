@@ -1,0 +1,172 @@
+/**
+ * CPUID as the partition sees it: the processor's own leaves with the partition's topology, and the hypervisor's
+ * leaves. The rows below are the profile of docs and tests; a bit stands there only when what it names is served.
+ */
+
+import {
+  FEATURE,
+  HARDWARE,
+  HINT,
+  INTERFACE_SIGNATURE,
+  LEAF,
+  PRIVILEGE,
+  PRIVILEGE_HIGH,
+  VENDOR_EBX,
+  VENDOR_ECX,
+  VENDOR_EDX,
+} from '../abi/hyperv/cpuid.ts';
+import type { CpuidRegisters } from '../seats/exits.ts';
+import type { HostConfig } from './config.ts';
+
+/** Leaf 3 EAX. */
+export function privileges(config: HostConfig): number {
+  return (
+    PRIVILEGE.vpRuntime |
+    PRIVILEGE.timeRefCount |
+    PRIVILEGE.synic |
+    PRIVILEGE.syntheticTimers |
+    PRIVILEGE.apicMsrs |
+    PRIVILEGE.hypercallMsrs |
+    PRIVILEGE.vpIndex |
+    PRIVILEGE.reset |
+    PRIVILEGE.referenceTsc |
+    PRIVILEGE.guestIdle |
+    PRIVILEGE.frequencyMsrs |
+    PRIVILEGE.reenlightenment |
+    (config.invariantTsc ? PRIVILEGE.tscInvariant : 0)
+  );
+}
+
+/** Leaf 3 EBX. Partition id and CPU management stay out: Linux takes a partition that has them for the root. */
+export const PRIVILEGES_HIGH =
+  PRIVILEGE_HIGH.postMessages |
+  PRIVILEGE_HIGH.signalEvents |
+  PRIVILEGE_HIGH.extendedGvaRanges |
+  PRIVILEGE_HIGH.accessVpRegisters |
+  PRIVILEGE_HIGH.fastHypercallOutput |
+  PRIVILEGE_HIGH.extendedHypercalls |
+  PRIVILEGE_HIGH.startVirtualProcessor;
+
+/** Leaf 3 EDX. */
+export const FEATURES =
+  FEATURE.xmmFastInput |
+  FEATURE.guestIdle |
+  FEATURE.frequencyMsrs |
+  FEATURE.guestCrashMsrs |
+  FEATURE.extendedGvaRangesFlush |
+  FEATURE.xmmFastOutput |
+  FEATURE.sintPolling |
+  FEATURE.hypercallMsrLock |
+  FEATURE.directSyntheticTimers;
+
+/** Leaf 4 EAX. In xAPIC mode the APIC MSRs spare the guest an MMIO exit, in x2APIC mode they are no gain. */
+export function hints(config: HostConfig): number {
+  const common = HINT.remoteFlush | HINT.relaxedTiming | HINT.clusterIpi | HINT.exProcessorMasks;
+  return common | (config.x2apic ? HINT.autoEoiDeprecated : HINT.apicMsrs);
+}
+
+const NEVER_NOTIFY = 0xffff_ffff;
+const MAX_LEAF = LEAF.isolation;
+/** As a Server 2022 host reports itself. */
+const BUILD = 20348;
+const VERSION_10_0 = 10 << 16;
+const MAX_VPS_OF_ANY_PARTITION = 2048;
+
+const NOTHING: CpuidRegisters = { eax: 0, ebx: 0, ecx: 0, edx: 0 };
+
+function hypervisorLeaf(config: HostConfig, leaf: number): CpuidRegisters {
+  switch (leaf) {
+    case LEAF.vendor:
+      return { eax: MAX_LEAF, ebx: VENDOR_EBX, ecx: VENDOR_ECX, edx: VENDOR_EDX };
+    case LEAF.interface:
+      return { ...NOTHING, eax: INTERFACE_SIGNATURE };
+    case LEAF.version:
+      return { ...NOTHING, eax: BUILD, ebx: VERSION_10_0 };
+    case LEAF.features:
+      return { eax: privileges(config), ebx: PRIVILEGES_HIGH, ecx: 0, edx: FEATURES };
+    case LEAF.recommendations:
+      return { eax: hints(config), ebx: NEVER_NOTIFY, ecx: config.physicalAddressBits, edx: 0 };
+    case LEAF.limits:
+      return { ...NOTHING, eax: MAX_VPS_OF_ANY_PARTITION };
+    case LEAF.hardwareFeatures:
+      return {
+        ...NOTHING,
+        eax: HARDWARE.apicOverlayAssist | HARDWARE.msrBitmaps | HARDWARE.secondLevelTranslation,
+      };
+    // Nested features, isolation and the rest: none in `plain`.
+    default:
+      return NOTHING;
+  }
+}
+
+const HYPERVISOR_PRESENT = 0x8000_0000;
+const X2APIC = 1 << 21;
+const HYPER_THREADING = 1 << 28;
+const INVARIANT_TSC = 1 << 8;
+const LEVEL_SMT = 1 << 8;
+const LEVEL_CORE = 2 << 8;
+
+/** The answer to CPUID on VP `apicId`, from the bare processor's answer `native`. */
+export function answerCpuid(
+  config: HostConfig,
+  apicId: number,
+  tscInvariantExposed: boolean,
+  leaf: number,
+  subleaf: number,
+  native: CpuidRegisters,
+): CpuidRegisters {
+  if (leaf >= LEAF.vendor && leaf <= LEAF.vendor + 0xff) {
+    return config.hyperv ? unsigned(hypervisorLeaf(config, leaf)) : native;
+  }
+  return unsigned(edit(config, apicId, tscInvariantExposed, leaf, subleaf, native));
+}
+
+function edit(
+  config: HostConfig,
+  apicId: number,
+  tscInvariantExposed: boolean,
+  leaf: number,
+  subleaf: number,
+  native: CpuidRegisters,
+): CpuidRegisters {
+  const { vpCount } = config;
+  const idBits = 32 - Math.clz32(vpCount - 1);
+  switch (leaf) {
+    case 1: {
+      const ebx = (native.ebx & 0xffff) | (Math.min(vpCount, 255) << 16) | (apicId << 24);
+      const ecx = native.ecx & ~(HYPERVISOR_PRESENT | X2APIC);
+      return {
+        ...native,
+        ebx,
+        ecx: ecx | (config.hyperv ? HYPERVISOR_PRESENT : 0) | (config.x2apic ? X2APIC : 0),
+        edx: vpCount > 1 ? native.edx | HYPER_THREADING : native.edx & ~HYPER_THREADING,
+      };
+    }
+    // Deterministic cache parameters: cores of the package in EAX 31:26, minus one.
+    case 4:
+      if ((native.eax & 0x1f) === 0) return native;
+      return { ...native, eax: (native.eax & 0x03ff_ffff) | (Math.min((1 << idBits) - 1, 63) << 26) };
+    // Extended topology: one thread per core, all cores in one package.
+    case 0xb:
+    case 0x1f:
+      if (subleaf === 0) return { eax: 0, ebx: 1, ecx: LEVEL_SMT, edx: apicId };
+      if (subleaf === 1) return { eax: idBits, ebx: vpCount, ecx: LEVEL_CORE | 1, edx: apicId };
+      return { eax: 0, ebx: 0, ecx: subleaf & 0xff, edx: apicId };
+    case 0x8000_0007: {
+      // With the privilege offered the bit appears once the guest has asked for it (MSR 0x40000118), else never.
+      const visible = !config.hyperv || (config.invariantTsc && tscInvariantExposed);
+      return visible ? native : { ...native, edx: native.edx & ~INVARIANT_TSC };
+    }
+    case 0x8000_0008:
+      // Size of the APIC id and number of threads, AMD's way of saying the topology.
+      return config.vendor === 'amd' ? { ...native, ecx: (idBits << 12) | (vpCount - 1) } : native;
+    case 0x8000_001e:
+      return config.vendor === 'amd' ? { eax: apicId, ebx: apicId & 0xff, ecx: 0, edx: 0 } : native;
+    default:
+      return native;
+  }
+}
+
+function unsigned({ eax, ebx, ecx, edx }: CpuidRegisters): CpuidRegisters {
+  return { eax: eax >>> 0, ebx: ebx >>> 0, ecx: ecx >>> 0, edx: edx >>> 0 };
+}
