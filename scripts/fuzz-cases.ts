@@ -119,7 +119,7 @@ function registerValue(rng: Random): bigint {
 /** A sound image with one to eight changes: bits, bytes, words of the headers, a cut, a stretch of another place. */
 export function mutatedImage(seed: number, base: Uint8Array, index: number): Uint8Array {
   const rng = random(seed, 100, index);
-  let image = base.slice();
+  let image: Uint8Array = base.slice();
   const changes = 1 + rng.below(8);
   for (let i = 0; i < changes && image.length > 0; i++) image = mutate(rng, image);
   return image;
