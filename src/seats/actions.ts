@@ -9,6 +9,13 @@ export type EndReason =
   | 'reset'
   | 'triple-fault';
 
+/** `pages` pages of 4 KiB from this guest-virtual address on. */
+export interface FlushRange {
+  readonly lo: number;
+  readonly hi: number;
+  readonly pages: number;
+}
+
 export type HostAction =
   /** INIT signal: the vCPU goes to its reset state and waits for a start. */
   | { readonly kind: 'init'; readonly vp: number }
@@ -16,8 +23,16 @@ export type HostAction =
   | { readonly kind: 'startup'; readonly vp: number; readonly vector: number }
   /** HvCallStartVirtualProcessor: the 224 bytes of HvInitialVpContext. */
   | { readonly kind: 'start-context'; readonly vp: number; readonly context: Uint8Array }
-  /** All translations of these vCPUs that the guest may have asked for are gone before they run again. */
-  | { readonly kind: 'flush-tlb'; readonly vps: readonly number[] }
+  /**
+   * Translations of these vCPUs are gone before any of them runs again: those of `ranges`, whatever their address space,
+   * or all (`undefined`), except global ones when `keepGlobal`. Flushing more is always correct.
+   */
+  | {
+      readonly kind: 'flush-tlb';
+      readonly vps: readonly number[];
+      readonly ranges: readonly FlushRange[] | undefined;
+      readonly keepGlobal: boolean;
+    }
   /** Bytes that a UART sent; `unit` counts from 0 (COM1). */
   | { readonly kind: 'serial'; readonly unit: number; readonly bytes: Uint8Array }
   /** The guest's crash report (CRASH_CTL): P0..P4 and, where it gave one, its message. */
