@@ -8,6 +8,8 @@ export interface HostConfig {
   readonly invariantTsc: boolean;
   /** Offers x2APIC. Without it the guest stays in xAPIC mode and is told to use the APIC MSRs. */
   readonly x2apic: boolean;
+  /** The local APIC's timer has TSC-deadline mode. */
+  readonly tscDeadline: boolean;
   /** Decides between VMMCALL and VMCALL. */
   readonly vendor: 'amd' | 'intel';
   readonly tscHz: number;
@@ -31,6 +33,7 @@ export const DEFAULT_CONFIG: HostConfig = {
   hyperv: true,
   invariantTsc: true,
   x2apic: true,
+  tscDeadline: true,
   vendor: 'amd',
   tscHz: 2_000_000_000,
   apicHz: 200_000_000,

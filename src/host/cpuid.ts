@@ -101,47 +101,53 @@ function hypervisorLeaf(config: HostConfig, leaf: number): CpuidRegisters {
 
 const HYPERVISOR_PRESENT = 0x8000_0000;
 const X2APIC = 1 << 21;
+const TSC_DEADLINE = 1 << 24;
+const APIC = 1 << 9;
 const HYPER_THREADING = 1 << 28;
 const INVARIANT_TSC = 1 << 8;
 const LEVEL_SMT = 1 << 8;
 const LEVEL_CORE = 2 << 8;
 
-/** The answer to CPUID on VP `apicId`, from the bare processor's answer `native`. */
+/** What the answer depends on beside the leaf. */
+export interface CpuidSubject {
+  readonly config: HostConfig;
+  readonly apicId: number;
+  /** IA32_APIC_BASE has the local APIC enabled. */
+  readonly apicEnabled: boolean;
+  /** The guest has set MSR 0x40000118. */
+  readonly tscInvariantExposed: boolean;
+}
+
+/** The answer to CPUID, from the bare processor's answer `native`. */
 export function answerCpuid(
-  config: HostConfig,
-  apicId: number,
-  tscInvariantExposed: boolean,
+  subject: CpuidSubject,
   leaf: number,
   subleaf: number,
   native: CpuidRegisters,
 ): CpuidRegisters {
   if (leaf >= LEAF.vendor && leaf <= LEAF.vendor + 0xff) {
-    return config.hyperv ? unsigned(hypervisorLeaf(config, leaf)) : native;
+    return subject.config.hyperv ? unsigned(hypervisorLeaf(subject.config, leaf)) : native;
   }
-  return unsigned(edit(config, apicId, tscInvariantExposed, leaf, subleaf, native));
+  return unsigned(edit(subject, leaf, subleaf, native));
 }
 
-function edit(
-  config: HostConfig,
-  apicId: number,
-  tscInvariantExposed: boolean,
-  leaf: number,
-  subleaf: number,
-  native: CpuidRegisters,
-): CpuidRegisters {
+function edit(subject: CpuidSubject, leaf: number, subleaf: number, native: CpuidRegisters): CpuidRegisters {
+  const { config, apicId } = subject;
   const { vpCount } = config;
   const idBits = 32 - Math.clz32(vpCount - 1);
   switch (leaf) {
-    case 1: {
-      const ebx = (native.ebx & 0xffff) | (Math.min(vpCount, 255) << 16) | (apicId << 24);
-      const ecx = native.ecx & ~(HYPERVISOR_PRESENT | X2APIC);
+    case 1:
       return {
         ...native,
-        ebx,
-        ecx: ecx | (config.hyperv ? HYPERVISOR_PRESENT : 0) | (config.x2apic ? X2APIC : 0),
-        edx: vpCount > 1 ? native.edx | HYPER_THREADING : native.edx & ~HYPER_THREADING,
+        ebx: (native.ebx & 0xffff) | (vpCount << 16) | (apicId << 24),
+        ecx: choose(
+          native.ecx,
+          [HYPERVISOR_PRESENT, config.hyperv],
+          [X2APIC, config.x2apic],
+          [TSC_DEADLINE, config.tscDeadline],
+        ),
+        edx: choose(native.edx, [APIC, subject.apicEnabled], [HYPER_THREADING, vpCount > 1]),
       };
-    }
     // Deterministic cache parameters: cores of the package in EAX 31:26, minus one.
     case 4:
       if ((native.eax & 0x1f) === 0) return native;
@@ -154,17 +160,22 @@ function edit(
       return { eax: 0, ebx: 0, ecx: subleaf & 0xff, edx: apicId };
     case 0x8000_0007: {
       // With the privilege offered the bit appears once the guest has asked for it (MSR 0x40000118), else never.
-      const visible = !config.hyperv || (config.invariantTsc && tscInvariantExposed);
+      const visible = !config.hyperv || (config.invariantTsc && subject.tscInvariantExposed);
       return visible ? native : { ...native, edx: native.edx & ~INVARIANT_TSC };
     }
+    // Size of the APIC id and number of threads, AMD's way of saying the topology.
     case 0x8000_0008:
-      // Size of the APIC id and number of threads, AMD's way of saying the topology.
       return config.vendor === 'amd' ? { ...native, ecx: (idBits << 12) | (vpCount - 1) } : native;
     case 0x8000_001e:
-      return config.vendor === 'amd' ? { eax: apicId, ebx: apicId & 0xff, ecx: 0, edx: 0 } : native;
+      return config.vendor === 'amd' ? { eax: apicId, ebx: apicId, ecx: 0, edx: 0 } : native;
     default:
       return native;
   }
+}
+
+/** `word` with each of these bits set or cleared. */
+function choose(word: number, ...bits: readonly (readonly [bit: number, on: boolean])[]): number {
+  return bits.reduce((result, [bit, on]) => (on ? result | bit : result & ~bit), word);
 }
 
 function unsigned({ eax, ebx, ecx, edx }: CpuidRegisters): CpuidRegisters {

@@ -138,6 +138,15 @@ describe('CPUID', () => {
     expect(cpuid(0xb, 1)).toMatchObject({ eax: 2, ebx: 4, ecx: 0x201 });
   });
 
+  test('shows the local APIC and its modes as they are', () => {
+    expect(cpuid(1)).toMatchObject({ edx: 0x1000_0300 });
+    expect(cpuid(1).ecx & 0x0120_0000).toBe(0x0120_0000);
+    wrmsr(0, 0x1b, 0xfee0_0100);
+    expect(cpuid(1).edx & 0x200).toBe(0);
+    make({ x2apic: false, tscDeadline: false });
+    expect(cpuid(1).ecx & 0x0120_0000).toBe(0);
+  });
+
   test('shows the invariant TSC only once the guest has asked for it, and if offered', () => {
     expect(cpuid(0x8000_0007).edx & 0x100).toBe(0);
     expect(wrmsr(0, MSR.tscInvariantControl, 1)).toEqual(DONE);

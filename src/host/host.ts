@@ -43,6 +43,7 @@ import {
   apicWriteMsr,
   hasInterrupt,
   hasNmi,
+  isApicEnabled,
   isApicMsr,
   isApicPage,
   takeNmi,
@@ -85,8 +86,12 @@ export function createHost(config: HostConfig): HostState {
 
 /** Answers an exit of VP `vp`. */
 export function hostExit(state: HostState, vp: number, exit: Exit, world: HostWorld): HostStep {
-  const call: HostCall = { ...world, state, actions: [] };
+  const call = begin(state, world);
   return { completion: answer(call, vpOf(state, vp), exit), actions: call.actions };
+}
+
+function begin(state: HostState, { view, sink, now }: HostWorld): HostCall {
+  return { state, view, sink, now, actions: [] };
 }
 
 function vpOf(state: HostState, index: number): VpState {
@@ -105,14 +110,8 @@ function answer(call: HostCall, vp: VpState, exit: Exit): Completion {
       return msr(call, vp, exit);
     case 'cpuid': {
       const { config, tscInvariantExposed } = call.state;
-      const registers = answerCpuid(
-        config,
-        vp.index,
-        tscInvariantExposed,
-        exit.leaf,
-        exit.subleaf,
-        exit.native,
-      );
+      const subject = { config, apicId: vp.index, apicEnabled: isApicEnabled(vp), tscInvariantExposed };
+      const registers = answerCpuid(subject, exit.leaf, exit.subleaf, exit.native);
       if (call.sink.mask & EVENT_CLASS.cpuid) {
         call.sink.emit(
           EVENT.cpuid,
@@ -314,7 +313,7 @@ function writeFast({ view }: HostCall, vp: VpState, qword: number, low: number, 
 
 /** Lets everything happen that is due at `now`. */
 export function hostAdvance(state: HostState, world: HostWorld): readonly HostAction[] {
-  const call: HostCall = { ...world, state, actions: [] };
+  const call = begin(state, world);
   for (const vp of state.vps) {
     if (timersNextEvent(vp.timers) <= call.now) runTimers(call, vp);
     apicTimerAdvance(call, vp);

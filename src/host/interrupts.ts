@@ -16,6 +16,7 @@ import {
   lapicAcknowledge,
   lapicDeliver,
   lapicEoi,
+  lapicMode,
   lapicPage,
   lapicPendingVector,
   lapicReadCr8,
@@ -47,6 +48,7 @@ export function createLocalApic(config: HostConfig, index: number): LocalApic {
     bootstrap: index === 0,
     vendor: config.vendor,
     x2apic: config.x2apic ? 'offered' : 'absent',
+    tscDeadline: config.tscDeadline,
     busHz: config.apicHz,
     tscHz: config.tscHz,
     physicalAddressBits: config.physicalAddressBits,
@@ -164,6 +166,10 @@ export function apicWriteMsr(call: HostCall, vp: VpState, index: number, lo: num
   if (actions === undefined) return false;
   settle(call, vp, actions);
   return true;
+}
+
+export function isApicEnabled({ lapic }: VpState): boolean {
+  return lapicMode(lapic.apic) !== 'disabled';
 }
 
 export function apicReadCr8({ lapic }: VpState): number {
