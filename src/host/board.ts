@@ -1,6 +1,7 @@
 /** The chipset of a generation-2 VM as far as the host owns it, behind port and memory addresses. */
 
 import type { HostConfig } from './config.ts';
+import { IOAPIC_PAGE, ioApicRead, ioApicWrite } from './interrupts.ts';
 import type { HostCall, HostState } from './state.ts';
 
 export interface BoardState {
@@ -19,19 +20,18 @@ export function boardRead(_call: HostCall, _port: number, size: number): number 
 /** OUT. What nobody claims is lost. */
 export function boardWrite(_call: HostCall, _port: number, _size: number, _value: number): void {}
 
-export function boardReadMemory(_call: HostCall, _gpa: number, size: number): readonly [number, number] {
+export function boardReadMemory(call: HostCall, gpa: number, size: number): readonly [number, number] {
+  if (isIoApic(gpa)) return [ioApicRead(call, gpa - IOAPIC_PAGE), 0];
   return [allOnes(size), size === 8 ? 0xffff_ffff : 0];
 }
 
-export function boardWriteMemory(
-  _call: HostCall,
-  _gpa: number,
-  _size: number,
-  _lo: number,
-  _hi: number,
-): void {}
+export function boardWriteMemory(call: HostCall, gpa: number, lo: number): void {
+  if (isIoApic(gpa)) ioApicWrite(call, gpa - IOAPIC_PAGE, lo);
+}
 
-export function boardEndOfInterrupt(_call: HostCall, _vector: number): void {}
+function isIoApic(gpa: number): boolean {
+  return gpa >= IOAPIC_PAGE && gpa < IOAPIC_PAGE + 0x1000;
+}
 
 export function boardAdvance(_call: HostCall): void {}
 

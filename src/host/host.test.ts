@@ -20,6 +20,9 @@ import {
   hostInterrupt,
   hostNextEvent,
   hostOverlays,
+  hostSetLine,
+  hostSetLocalPin,
+  hostTakeExternal,
   hostTakeNmi,
   hostTurn,
   type HostState,
@@ -613,6 +616,45 @@ describe('processors', () => {
   test('a triple fault ends the run', () => {
     exit(0, { kind: 'triple-fault' });
     expect(actions).toEqual([{ kind: 'end', reason: 'triple-fault' }]);
+  });
+});
+
+describe('the IO-APIC', () => {
+  const ioapic = (register: number, lo: number) => {
+    exit(0, { kind: 'mmio', gpa: 0xfec0_0000, size: 4, write: true, lo: register, hi: 0 });
+    exit(0, { kind: 'mmio', gpa: 0xfec0_0010, size: 4, write: true, lo, hi: 0 });
+  };
+
+  test('has version 0x11 and 24 pins', () => {
+    exit(0, { kind: 'mmio', gpa: 0xfec0_0000, size: 4, write: true, lo: 1, hi: 0 });
+    expect(exit(0, { kind: 'mmio', gpa: 0xfec0_0010, size: 4, write: false, lo: 0, hi: 0 })).toEqual(
+      value(0x17_0011),
+    );
+  });
+
+  test('a level-triggered line comes back after EOI until it is released', () => {
+    enableApic(1);
+    ioapic(0x10 + 2 * 9 + 1, 1 << 24);
+    ioapic(0x10 + 2 * 9, 0x8000 | 0x51);
+    hostSetLine(host, 9, true, world);
+    expect(hostAcknowledge(host, 1, world)).toBe(0x51);
+    expect(hostInterrupt(host, 1)).toBe('none');
+    wrmsr(1, MSR.eoi, 0);
+    expect(hostAcknowledge(host, 1, world)).toBe(0x51);
+    hostSetLine(host, 9, false, world);
+    wrmsr(1, MSR.eoi, 0);
+    expect(hostInterrupt(host, 1)).toBe('none');
+  });
+
+  test('LINT0 of a board with an 8259A is an external interrupt', () => {
+    exit(0, { kind: 'mmio', gpa: 0xfee0_0350, size: 4, write: true, lo: 0x700, hi: 0 });
+    enableApic(0);
+    exit(0, { kind: 'mmio', gpa: 0xfee0_0350, size: 4, write: true, lo: 0x700, hi: 0 });
+    hostSetLocalPin(host, 0, 0, true, world);
+    expect(hostInterrupt(host, 0)).toBe('external');
+    hostTakeExternal(host, 0);
+    hostSetLocalPin(host, 0, 0, false, world);
+    expect(hostInterrupt(host, 0)).toBe('none');
   });
 });
 

@@ -41,11 +41,15 @@ import {
   apicWrite,
   apicWriteCr8,
   apicWriteMsr,
+  hasExternal,
   hasInterrupt,
   hasNmi,
   isApicEnabled,
   isApicMsr,
   isApicPage,
+  setLine,
+  setLocalPin,
+  takeExternal,
   takeNmi,
 } from './interrupts.ts';
 import { runTimers } from './messages.ts';
@@ -171,7 +175,7 @@ function mmio(call: HostCall, vp: VpState, { gpa, size, write, lo, hi }: MmioExi
     if (write) apicWrite(call, vp, gpa % 0x1000, size, lo);
     else result = [apicRead(call, vp, gpa % 0x1000, size), 0];
   } else if (write) {
-    boardWriteMemory(call, gpa, size, lo, hi);
+    boardWriteMemory(call, gpa, lo);
   } else {
     result = boardReadMemory(call, gpa, size);
   }
@@ -344,10 +348,14 @@ export function hostEndTurn(state: HostState, now: number): void {
   endTurn(state, now);
 }
 
-/** What waits for the VP; NMIs first. The machine knows whether the VP can take it now. */
-export function hostInterrupt(state: HostState, vp: number): 'none' | 'interrupt' | 'nmi' {
+/**
+ * What waits for the VP; NMIs first. The machine knows whether the VP can take it now. `external`: an 8259A that the
+ * machine has put on the board has a vector (`hostTakeExternal`).
+ */
+export function hostInterrupt(state: HostState, vp: number): 'none' | 'interrupt' | 'external' | 'nmi' {
   const target = vpOf(state, vp);
   if (hasNmi(target)) return 'nmi';
+  if (hasExternal(target)) return 'external';
   return hasInterrupt(target) ? 'interrupt' : 'none';
 }
 
@@ -362,6 +370,35 @@ export function hostAcknowledge(state: HostState, vp: number, world: HostWorld):
 
 export function hostTakeNmi(state: HostState, vp: number): void {
   takeNmi(vpOf(state, vp));
+}
+
+export function hostTakeExternal(state: HostState, vp: number): void {
+  takeExternal(vpOf(state, vp));
+}
+
+/** A device that the machine has put on the board drives a pin of the IO-APIC. */
+export function hostSetLine(
+  state: HostState,
+  pin: number,
+  asserted: boolean,
+  world: HostWorld,
+): readonly HostAction[] {
+  const call = begin(state, world);
+  setLine(call, pin, asserted);
+  return call.actions;
+}
+
+/** The same for LINT0 (where an 8259A's INTR goes) or LINT1 of a VP. */
+export function hostSetLocalPin(
+  state: HostState,
+  vp: number,
+  pin: 0 | 1,
+  high: boolean,
+  world: HostWorld,
+): readonly HostAction[] {
+  const call = begin(state, world);
+  setLocalPin(call, vpOf(state, vp), pin, high);
+  return call.actions;
 }
 
 /** The guest wrote the VP's TSC or TSC_ADJUST: what the TSC would have been at virtual time 0, modulo 2^64. */

@@ -1,7 +1,20 @@
-/** The local APICs, which this host owns: what reaches them, what they send, and what their processors may take. */
+/**
+ * The interrupt controllers, which this host owns: what reaches local APICs and IO-APIC, what they send, and what the
+ * processors may take.
+ */
 
 import { deliverMessage, settleActions, type BusAction } from '../chipset/apic-bus.ts';
 import { DELIVERY, type ApicMessage } from '../chipset/apic-message.ts';
+import {
+  createIoapic,
+  ioapicEoi,
+  ioapicRead,
+  ioapicRejected,
+  ioapicSetLine,
+  ioapicWrite,
+  type IoapicAction,
+  type IoapicState,
+} from '../chipset/ioapic.ts';
 import {
   isLapicMsr,
   lapicReadMsr,
@@ -14,12 +27,15 @@ import { lapicAdvance, lapicNextEvent, lapicSetTscOffset } from '../chipset/lapi
 import {
   createLapic,
   lapicAcknowledge,
+  lapicAcknowledgeExtInt,
   lapicDeliver,
   lapicEoi,
+  lapicExtIntPending,
   lapicMode,
   lapicPage,
   lapicPendingVector,
   lapicReadCr8,
+  lapicSetPin,
   lapicWriteCr8,
   type LapicAction,
   type LapicState,
@@ -27,7 +43,6 @@ import {
 import type { Pair } from '../chipset/synic.ts';
 import { EVENT, EVENT_CLASS } from '../abi/events.ts';
 import { highHalf, lowHalf } from '../abi/record.ts';
-import { boardEndOfInterrupt } from './board.ts';
 import type { HostConfig } from './config.ts';
 import type { HostCall, VpState } from './state.ts';
 
@@ -125,12 +140,40 @@ function apply(call: HostCall, vp: VpState, action: LapicAction): void {
       call.actions.push({ kind: 'startup', vp: vp.index, vector: action.vector });
       return;
     case 'eoi':
-      boardEndOfInterrupt(call, action.vector);
+      settleIoapic(call, ioapicEoi(call.state.ioapic, action.vector));
       return;
     // No SMM here, and messages have been delivered.
     case 'smi':
     case 'message':
       return;
+  }
+}
+
+/** One unit at the usual address, with no EOI register, as generation-2 VMs have it. */
+export const IOAPIC_PAGE = 0xfec0_0000;
+
+export function createIoApic(): IoapicState {
+  return createIoapic({ version: 0x11, pins: 24 });
+}
+
+/** A device asserts or releases the line of an IO-APIC pin. */
+export function setLine(call: HostCall, pin: number, asserted: boolean): void {
+  settleIoapic(call, ioapicSetLine(call.state.ioapic, pin, asserted));
+}
+
+export function ioApicRead({ state }: HostCall, offset: number): number {
+  return ioapicRead(state.ioapic, offset);
+}
+
+export function ioApicWrite(call: HostCall, offset: number, value: number): void {
+  settleIoapic(call, ioapicWrite(call.state.ioapic, offset, value));
+}
+
+function settleIoapic(call: HostCall, actions: readonly IoapicAction[]): void {
+  for (const action of actions) {
+    // `ended` is for devices that hold their line until they are asked; those here follow their registers.
+    if (action.kind !== 'message') continue;
+    if (sendMessage(call, action.message).length === 0) ioapicRejected(call.state.ioapic, action.pin);
   }
 }
 
@@ -208,6 +251,21 @@ export function hasInterrupt({ lapic }: VpState): boolean {
 
 export function acknowledgeInterrupt({ lapic }: VpState): number {
   return lapicAcknowledge(lapic.apic);
+}
+
+/** An 8259A has something for the VP: where a board has one. */
+export function hasExternal({ lapic }: VpState): boolean {
+  return lapicExtIntPending(lapic.apic);
+}
+
+/** The machine takes the vector from the 8259A. */
+export function takeExternal({ lapic }: VpState): void {
+  lapicAcknowledgeExtInt(lapic.apic);
+}
+
+/** Voltage on LINT0 or LINT1. */
+export function setLocalPin(call: HostCall, vp: VpState, pin: 0 | 1, high: boolean): void {
+  settle(call, vp, lapicSetPin(vp.lapic.apic, pin, high));
 }
 
 export function hasNmi({ lapic }: VpState): boolean {

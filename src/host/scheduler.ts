@@ -3,7 +3,7 @@
  * over. The machine offers turns; which VP gets one, and for how long, is decided here.
  */
 
-import { hasInterrupt, hasNmi } from './interrupts.ts';
+import { hasExternal, hasInterrupt, hasNmi } from './interrupts.ts';
 import type { HostState, VpState } from './state.ts';
 
 export type Turn =
@@ -12,15 +12,17 @@ export type Turn =
   /** Nobody can run before this time in ns; Infinity: nothing will ever happen again. */
   | { readonly kind: 'idle'; readonly until: number };
 
+const isInterrupted = (vp: VpState): boolean => hasInterrupt(vp) || hasExternal(vp);
+
 /** Whether the VP would execute if it had its turn. */
 export function isRunnable(vp: VpState): boolean {
   switch (vp.activity) {
     case 'running':
       return true;
     case 'halted':
-      return hasNmi(vp) || (vp.haltedWithInterrupts && hasInterrupt(vp));
+      return hasNmi(vp) || (vp.haltedWithInterrupts && isInterrupted(vp));
     case 'idle':
-      return hasNmi(vp) || hasInterrupt(vp);
+      return hasNmi(vp) || isInterrupted(vp);
     case 'waiting':
       return false;
   }

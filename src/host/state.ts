@@ -1,5 +1,6 @@
 /** All that a host remembers: plain data, a part of every snapshot. */
 
+import type { IoapicState } from '../chipset/ioapic.ts';
 import { createReferenceTime, type ReferenceTime } from '../chipset/reference-time.ts';
 import { createTimers, type TimerState } from '../chipset/stimer.ts';
 import { createSynic, type Pair, type SynicState } from '../chipset/synic.ts';
@@ -8,7 +9,7 @@ import type { EventSink } from '../seats/events.ts';
 import type { HostView } from '../seats/host-view.ts';
 import { createBoard, type BoardState } from './board.ts';
 import { MAX_VPS, type HostConfig } from './config.ts';
-import { createLocalApic, type LocalApic } from './interrupts.ts';
+import { createIoApic, createLocalApic, type LocalApic } from './interrupts.ts';
 import type { OverlayPage } from './overlays.ts';
 import { createTestDevice, type TestDevice } from './test-device.ts';
 import { createVmbus, type VmbusState } from './vmbus/server.ts';
@@ -38,6 +39,7 @@ export interface HostState {
   readonly config: HostConfig;
   readonly time: ReferenceTime;
   readonly vps: VpState[];
+  readonly ioapic: IoapicState;
   readonly board: BoardState;
   guestOsId: Pair;
   hypercall: Pair;
@@ -75,6 +77,7 @@ export function createHostState(config: HostConfig): HostState {
     config,
     time: createReferenceTime(config),
     vps: Array.from({ length: vpCount }, (_, index) => createVp(config, index)),
+    ioapic: createIoApic(),
     board: createBoard(config),
     guestOsId: ZERO,
     hypercall: ZERO,
