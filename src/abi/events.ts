@@ -15,6 +15,7 @@ export const EVENT_CLASS = {
   vmbus: 1 << 8,
   memory: 1 << 9,
   lifecycle: 1 << 10,
+  console: 1 << 11,
 } as const;
 
 export const EVENT = {
@@ -45,6 +46,7 @@ export const EVENT = {
   tlbFlush: 25,
   crash: 26,
   end: 27,
+  serial: 28,
 } as const;
 
 export interface EventRow {
@@ -82,6 +84,7 @@ export const EVENT_ROWS: Readonly<Record<number, EventRow>> = {
   [EVENT.tlbFlush]: row('tlb-flush', EVENT_CLASS.memory, 'vps', 'ranges'),
   [EVENT.crash]: row('crash', EVENT_CLASS.lifecycle, 'p0', 'message-bytes'),
   [EVENT.end]: row('end', EVENT_CLASS.lifecycle, 'reason'),
+  [EVENT.serial]: row('serial', EVENT_CLASS.console, 'unit', 'byte'),
 };
 
 function row(name: string, eventClass: number, ...names: string[]): EventRow {

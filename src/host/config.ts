@@ -42,7 +42,7 @@ export const DEFAULT_CONFIG: HostConfig = {
   uarts: 2,
   physicalAddressBits: 40,
   testDevice: false,
-  slice: 100_000,
+  slice: 20_000,
 };
 
 export const MAX_VPS = 255;

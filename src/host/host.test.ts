@@ -20,6 +20,7 @@ import {
   hostInterrupt,
   hostNextEvent,
   hostOverlays,
+  hostSerialInput,
   hostSetLine,
   hostSetLocalPin,
   hostTakeExternal,
@@ -616,6 +617,48 @@ describe('processors', () => {
   test('a triple fault ends the run', () => {
     exit(0, { kind: 'triple-fault' });
     expect(actions).toEqual([{ kind: 'end', reason: 'triple-fault' }]);
+  });
+});
+
+describe('ports', () => {
+  const out = (port: number, byte: number, size: 1 | 2 | 4 = 1) =>
+    exit(0, { kind: 'io', port, size, write: true, value: byte });
+  const inp = (port: number, size: 1 | 2 | 4 = 1) =>
+    exit(0, { kind: 'io', port, size, write: false, value: 0 });
+
+  test('nobody there: all ones, of the size asked for', () => {
+    for (const port of [0x20, 0x21, 0x40, 0x61, 0x64, 0xa1, 0xcf8, 0x3e8]) {
+      expect([inp(port), inp(port, 2), inp(port, 4)]).toEqual(
+        [0xff, 0xffff, 0xffff_ffff].map((n) => value(n)),
+      );
+      expect(out(port, 0)).toEqual(DONE);
+    }
+    expect(exit(0, { kind: 'mmio', gpa: 0xfed0_0000, size: 8, write: false, lo: 0, hi: 0 })).toEqual(
+      value(0xffff_ffff, 0xffff_ffff),
+    );
+  });
+
+  test('what a UART sends comes out as it is, unit by unit', () => {
+    out(0x3f8, 0x41);
+    out(0x2f8, 0x00);
+    out(0x3f8, 0xff);
+    expect(actions).toEqual([
+      { kind: 'serial', unit: 0, bytes: Uint8Array.of(0x41) },
+      { kind: 'serial', unit: 1, bytes: Uint8Array.of(0) },
+      { kind: 'serial', unit: 0, bytes: Uint8Array.of(0xff) },
+    ]);
+  });
+
+  test('what a UART receives interrupts on its pin', () => {
+    enableApic(0);
+    exit(0, { kind: 'mmio', gpa: 0xfec0_0000, size: 4, write: true, lo: 0x10 + 2 * 3, hi: 0 });
+    exit(0, { kind: 'mmio', gpa: 0xfec0_0010, size: 4, write: true, lo: 0x53, hi: 0 });
+    out(0x2fc, 0x0b);
+    out(0x2f9, 0x01);
+    expect(hostSerialInput(host, 1, Uint8Array.of(0x7a), world)).toEqual({ taken: 1, actions: [] });
+    expect(takeAll(0)).toEqual([0x53]);
+    expect(inp(0x2f8)).toEqual(value(0x7a));
+    expect(() => hostSerialInput(host, 2, Uint8Array.of(1), world)).toThrow(/UART 2/);
   });
 });
 

@@ -55,6 +55,7 @@ import {
 import { runTimers } from './messages.ts';
 import { isSynthetic, readSynthetic, writeSynthetic } from './msr.ts';
 import { endTurn, nextTurn, yieldTurn, type Turn } from './scheduler.ts';
+import { serialInput } from './serial.ts';
 import { createHostState, type HostCall, type HostState, type VpState } from './state.ts';
 import { TEST_DEVICE_PORT, testDeviceWrite } from './test-device.ts';
 
@@ -370,6 +371,17 @@ export function hostAcknowledge(state: HostState, vp: number, world: HostWorld):
 
 export function hostTakeNmi(state: HostState, vp: number): void {
   takeNmi(vpOf(state, vp));
+}
+
+/** Bytes for a UART of the guest. `taken`: how many; the rest may be offered again later. */
+export function hostSerialInput(
+  state: HostState,
+  unit: number,
+  bytes: Uint8Array,
+  world: HostWorld,
+): { readonly taken: number; readonly actions: readonly HostAction[] } {
+  const call = begin(state, world);
+  return { taken: serialInput(call, unit, bytes), actions: call.actions };
 }
 
 export function hostTakeExternal(state: HostState, vp: number): void {

@@ -7,10 +7,10 @@ import { createSynic, type Pair, type SynicState } from '../chipset/synic.ts';
 import type { HostAction } from '../seats/actions.ts';
 import type { EventSink } from '../seats/events.ts';
 import type { HostView } from '../seats/host-view.ts';
-import { createBoard, type BoardState } from './board.ts';
 import { MAX_VPS, type HostConfig } from './config.ts';
 import { createIoApic, createLocalApic, type LocalApic } from './interrupts.ts';
 import type { OverlayPage } from './overlays.ts';
+import { createSerial, type SerialState } from './serial.ts';
 import { createTestDevice, type TestDevice } from './test-device.ts';
 import { createVmbus, type VmbusState } from './vmbus/server.ts';
 
@@ -40,7 +40,7 @@ export interface HostState {
   readonly time: ReferenceTime;
   readonly vps: VpState[];
   readonly ioapic: IoapicState;
-  readonly board: BoardState;
+  readonly serial: SerialState;
   guestOsId: Pair;
   hypercall: Pair;
   referenceTsc: Pair;
@@ -78,7 +78,7 @@ export function createHostState(config: HostConfig): HostState {
     time: createReferenceTime(config),
     vps: Array.from({ length: vpCount }, (_, index) => createVp(config, index)),
     ioapic: createIoApic(),
-    board: createBoard(config),
+    serial: createSerial(config),
     guestOsId: ZERO,
     hypercall: ZERO,
     referenceTsc: ZERO,
