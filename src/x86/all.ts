@@ -1,0 +1,26 @@
+/** Every instruction definition and library routine of the processor. */
+import { arithmeticDefs } from './defs/arithmetic.ts';
+import { controlDefs } from './defs/control.ts';
+import type { Def } from './defs/def.ts';
+import { moveDefs } from './defs/move.ts';
+import { shiftDefs } from './defs/shift.ts';
+import { stringDefs } from './defs/string.ts';
+import { systemDefs } from './defs/system.ts';
+import { eventRoutines } from './runtime/events.ts';
+import { farRoutines } from './runtime/far.ts';
+import { integerRoutines } from './runtime/integer.ts';
+import type { Routine } from './runtime/library.ts';
+import { segmentRoutines } from './runtime/segments.ts';
+import { stringRoutines } from './runtime/string.ts';
+import { systemRoutines } from './runtime/system.ts';
+
+export const x86Defs: readonly Def[] = [...arithmeticDefs, ...shiftDefs, ...moveDefs, ...controlDefs, ...stringDefs, ...systemDefs];
+
+export const x86Routines: readonly Routine[] = [
+  ...integerRoutines,
+  ...stringRoutines,
+  ...segmentRoutines,
+  ...eventRoutines,
+  ...farRoutines,
+  ...systemRoutines,
+];

@@ -1,0 +1,451 @@
+/** Decodes basic blocks into records, finds them again, and drops them when their code changes. */
+import { decode, Insn, type DecodeMode } from './decoder.ts';
+import type { Entry, OpcodeTable } from './encoding.ts';
+import { variantKey } from './encoding.ts';
+import { CASE, CPU, FS, GS, JUMP, MODE, PAGEFLAG, REC, RECFLAG, SEG, SS, TLB, segField } from './layout.ts';
+import type { MemoryPlan } from './memory-plan.ts';
+
+interface Block {
+  readonly record: number;
+  readonly host: number;
+  readonly length: number;
+  readonly secondHost: number;
+  readonly mode: number;
+  readonly ripLow: number;
+  readonly ripHigh: number;
+  stale: boolean;
+}
+
+/** Handlers that stand for a fault at decode time, by the names of the definitions that raise them. */
+export interface PseudoHandlers {
+  readonly ud: Entry;
+  readonly gp: Entry;
+  readonly nm: Entry;
+}
+
+const MAX_BLOCK = 48;
+
+export class Blocks {
+  readonly #table: OpcodeTable;
+  readonly #plan: MemoryPlan;
+  readonly #u8: Uint8Array;
+  readonly #u16: Uint16Array;
+  readonly #u32: Int32Array;
+  readonly #pseudo: PseudoHandlers;
+  readonly #insn = new Insn();
+  readonly #scratch = new Uint8Array(32);
+  #next: number;
+  /** Blocks by frame (host address >> 12). */
+  #byFrame = new Map<number, Block[]>();
+  /** Counters for inspection. */
+  decoded = 0;
+  dropped = 0;
+  flushes = 0;
+
+  constructor(table: OpcodeTable, plan: MemoryPlan, memory: ArrayBuffer, pseudo: PseudoHandlers) {
+    this.#table = table;
+    this.#plan = plan;
+    this.#u8 = new Uint8Array(memory);
+    this.#u16 = new Uint16Array(memory);
+    this.#u32 = new Int32Array(memory);
+    this.#pseudo = pseudo;
+    this.#next = plan.records;
+    this.#u8.fill(0xff, plan.jumpCache, plan.jumpCache + (JUMP.entries << JUMP.shift));
+  }
+
+  /**
+   * Makes the block for the rip of `cpu` known to the jump cache. `secondPage(vaLow, vaHigh)` gives the host address of the
+   * next page for an instruction that goes on there, 0 when that faults; then this returns false.
+   */
+  prepare(cpu: number, secondPage: (low: number, high: number) => number): boolean {
+    const w = cpu >> 2;
+    const u32 = this.#u32;
+    const ripLow = u32[w + (CPU.rip >> 2)] as number;
+    const ripHigh = u32[w + (CPU.rip >> 2) + 1] as number;
+    let linearLow = ripLow;
+    let linearHigh = ripHigh;
+    const single = u32[w + (CPU.wantSingle >> 2)] !== 0;
+    const modeWord = (u32[w + (CPU.mode >> 2)] as number) | (single ? MODE.single : 0);
+    const code = modeWord & MODE.codeMask;
+    if (code !== MODE.code64) {
+      linearLow = (ripLow + (u32[w + (segField(1, SEG.base) >> 2)] as number)) | 0;
+      linearHigh = 0;
+    }
+    const host = ((u32[w + (CPU.windowHost >> 2)] as number) + linearLow - (u32[w + (CPU.windowBase >> 2)] as number)) >>> 0;
+    const frame = host >>> 12;
+    const known = this.#byFrame.get(frame);
+    if (known) {
+      for (const block of known) {
+        if (block.host === host && block.mode === modeWord && block.ripLow === ripLow && block.ripHigh === ripHigh && !block.stale) {
+          if (block.secondHost !== 0) {
+            const second = secondPage(((linearLow | 0xfff) + 1) | 0, nextHigh(linearLow, linearHigh));
+            if (second === 0) return false;
+            if (second !== block.secondHost) continue;
+          }
+          this.#publish(block);
+          return true;
+        }
+      }
+    }
+    if (this.#next + (MAX_BLOCK + 2) * REC.size > this.#plan.recordsEnd) this.flush();
+    const block = this.#decodeBlock(host, ripLow, ripHigh, linearLow, linearHigh, modeWord, single, secondPage);
+    if (block === null) return false;
+    this.decoded++;
+    const list = this.#byFrame.get(frame);
+    if (list) list.push(block);
+    else this.#byFrame.set(frame, [block]);
+    this.#markCode(host, block.length - 1);
+    if (block.secondHost !== 0) {
+      const second = block.secondHost >>> 12;
+      const other = this.#byFrame.get(second);
+      if (other) other.push(block);
+      else this.#byFrame.set(second, [block]);
+      this.#markCode(block.secondHost, 15);
+    }
+    this.#publish(block);
+    return true;
+  }
+
+  #publish(block: Block): void {
+    const { ripLow, ripHigh, mode } = block;
+    const rotated = (ripLow >>> 15) | (ripHigh << 17);
+    const index = (ripLow ^ rotated ^ (mode << 3)) & (JUMP.entries - 1);
+    const at = (this.#plan.jumpCache + (index << JUMP.shift)) >> 2;
+    const u32 = this.#u32;
+    u32[at] = ripLow;
+    u32[at + 1] = ripHigh;
+    u32[at + (JUMP.host >> 2)] = block.host;
+    u32[at + (JUMP.mode >> 2)] = mode;
+    u32[at + (JUMP.record >> 2)] = block.record;
+    u32[at + (JUMP.second >> 2)] = block.secondHost;
+  }
+
+  #decodeBlock(
+    host: number,
+    ripLow: number,
+    ripHigh: number,
+    linearLow: number,
+    linearHigh: number,
+    modeWord: number,
+    single: boolean,
+    secondPage: (low: number, high: number) => number,
+  ): Block | null {
+    const code = modeWord & MODE.codeMask;
+    const mode: DecodeMode = { bits: code === MODE.code64 ? 64 : code === MODE.code32 ? 32 : 16, real: (modeWord & MODE.real) !== 0 };
+    const insn = this.#insn;
+    const start = this.#next;
+    let record = start;
+    let at = host;
+    const pageEnd = ((host & ~0xfff) >>> 0) + 0x1000;
+    let secondHost = 0;
+    let count = 0;
+    let offset = 0;
+    let ended = false;
+    const max = single ? 1 : MAX_BLOCK;
+    while (count < max && at < pageEnd) {
+      let result = decode(this.#table, mode, this.#u8, at, pageEnd - at, insn);
+      if (result === 'more') {
+        if (count > 0) break;
+        const second = secondPage(((linearLow | 0xfff) + 1) | 0, nextHigh(linearLow, linearHigh));
+        if (second === 0) return null;
+        const here = pageEnd - at;
+        this.#scratch.fill(0);
+        this.#scratch.set(this.#u8.subarray(at, pageEnd));
+        this.#scratch.set(this.#u8.subarray(second, second + 16), here);
+        result = decode(this.#table, mode, this.#scratch, 0, here + 16, insn);
+        secondHost = second;
+      }
+      let entry = insn.entry;
+      if (result === 'too-long') entry = this.#pseudo.gp;
+      else if (result !== 'ok' || entry === undefined || unitFault(entry, modeWord) === 'ud') entry = this.#pseudo.ud;
+      else if (unitFault(entry, modeWord) === 'nm') entry = this.#pseudo.nm;
+      const variant = entry === insn.entry ? insn.variant : variantKey(entry.sizes[0] ?? 4, false, 0);
+      offset += insn.length;
+      this.#writeRecord(record, entry, variant, insn, mode, ripLow, ripHigh, offset);
+      count++;
+      record += REC.size;
+      at += insn.length;
+      const ends = entry.def.ends ?? 'no';
+      if (ends !== 'no' || entry !== insn.entry || secondHost !== 0) {
+        ended = ends !== 'no';
+        break;
+      }
+    }
+    if (!ended) {
+      // Fall through to whatever follows: not an instruction of its own.
+      this.#clear(record);
+      const w = record >> 2;
+      this.#u16[record >> 1] = CASE.end;
+      const [low, high] = this.#advance(mode, ripLow, ripHigh, offset);
+      this.#u32[w + (REC.next >> 2)] = low;
+      this.#u32[w + (REC.next >> 2) + 1] = high;
+      this.#u32[w + (REC.fallthrough >> 2)] = single || ((linearLow + offset) ^ linearLow) >>> 12 !== 0 ? 1 : 0;
+      record += REC.size;
+    }
+    for (let k = 0; k < count; k++) this.#u32[(start + k * REC.size + REC.after) >> 2] = count - 1 - k;
+    if (single) {
+      const last = start + (count - 1) * REC.size;
+      this.#u32[(last + REC.taken) >> 2] = 1;
+      this.#u32[(last + REC.fallthrough) >> 2] = 1;
+    }
+    this.#next = record;
+    return { record: start, host, length: Math.max(1, at - host), secondHost, mode: modeWord, ripLow, ripHigh, stale: false };
+  }
+
+  /** rip + offset, cut to 32 bits outside 64-bit mode (16-bit code may run past 64 KiB only to fault at its limit). */
+  #advance(mode: DecodeMode, low: number, high: number, offset: number): [number, number] {
+    const sum = (low >>> 0) + offset;
+    if (mode.bits === 64) return [sum | 0, (high + (sum > 0xffffffff ? 1 : 0)) | 0];
+    return [sum | 0, 0];
+  }
+
+  #clear(record: number): void {
+    this.#u32.fill(0, record >> 2, (record + REC.size) >> 2);
+  }
+
+  #writeRecord(record: number, entry: Entry, variant: number, insn: Insn, mode: DecodeMode, ripLow: number, ripHigh: number, end: number): void {
+    this.#clear(record);
+    const u32 = this.#u32;
+    const u16 = this.#u16;
+    const h = record >> 1;
+    const w = record >> 2;
+    const handler = entry.handlers[variant];
+    if (handler === undefined) throw new Error(`${entry.def.name} (${entry.text}) has no variant ${variant}`);
+    const long = mode.bits === 64;
+    const general = !long || insn.addressSize !== 8;
+    // What is in line in the switch assumes 64-bit mode and addresses.
+    let where = handler.handler;
+    if (where >= CASE.hot && general) {
+      const ends = entry.def.ends ?? 'no';
+      where = ends === 'no' ? CASE.cold : ends === 'jump' ? CASE.coldJump : CASE.coldSync;
+    }
+    const [nextLow, nextHigh2] = this.#advance(mode, ripLow, ripHigh, end);
+    let targetCrosses = 1;
+    let immLow = insn.imm;
+    let immHigh = insn.immHigh;
+    let fallCrosses = 1;
+    for (const spec of entry.operands) {
+      if (spec.kind === 'J') {
+        const sum = (nextLow >>> 0) + (insn.imm >>> 0);
+        immLow = sum | 0;
+        immHigh = long ? (nextHigh2 + insn.immHigh + (sum > 0xffffffff ? 1 : 0)) | 0 : 0;
+        // Links stay inside one page of the same translation.
+        const page = (ripLow & ~0xfff) | 0;
+        targetCrosses = (immLow & ~0xfff) === page && immHigh === (long ? ripHigh : 0) ? 0 : 1;
+        fallCrosses = (nextLow & ~0xfff) === page ? 0 : 1;
+        if (!long) targetCrosses = 1;
+        if (long && !canonical(immHigh, immLow) && where >= CASE.hot) where = CASE.coldJump;
+      }
+    }
+    u16[h] = where;
+    u16[h + (REC.slot >> 1)] = handler.slot;
+    const [regField, rmField] = this.#registers(entry, insn);
+    u16[h + (REC.reg >> 1)] = regField;
+    u16[h + (REC.rm >> 1)] = rmField;
+    u16[h + (REC.vvvv >> 1)] = CPU.gpr + insn.vvvv * 8;
+    u16[h + (REC.base >> 1)] = insn.base >= 0 ? CPU.gpr + insn.base * 8 : CPU.zero;
+    u16[h + (REC.index >> 1)] = insn.index >= 0 ? CPU.gpr + insn.index * 8 : CPU.zero;
+    const segment = insn.segment;
+    // In 64-bit mode only FS and GS have a base.
+    u16[h + (REC.segBase >> 1)] = long && segment !== FS && segment !== GS ? CPU.zero : segField(segment, SEG.base);
+    this.#u8[record + REC.scale] = insn.scale;
+    this.#u8[record + REC.length] = insn.length;
+    this.#u8[record + REC.addressSize] = insn.addressSize;
+    this.#u8[record + REC.segment] = !insn.mem && STACK_NAMES.has(entry.def.name) ? SS : segment;
+    u32[w + (REC.flags >> 2)] =
+      (insn.lock ? RECFLAG.lock : 0) |
+      (insn.rex & 8 ? RECFLAG.rexW : 0) |
+      (general ? RECFLAG.general : 0) |
+      (insn.rep === 1 ? RECFLAG.repe : 0) |
+      (insn.rep === 2 ? RECFLAG.repne : 0) |
+      (insn.opsizePrefix ? RECFLAG.opsize16 : 0) |
+      (insn.hasRex ? RECFLAG.rex : 0) |
+      (long ? RECFLAG.long : 0);
+    let dispLow = insn.disp;
+    let dispHigh = insn.dispHigh;
+    if (insn.ripRelative) {
+      const sum = (nextLow >>> 0) + (insn.disp >>> 0);
+      dispLow = sum | 0;
+      dispHigh = (nextHigh2 + insn.dispHigh + (sum > 0xffffffff ? 1 : 0)) | 0;
+    }
+    u32[w + (REC.disp >> 2)] = dispLow;
+    u32[w + (REC.disp >> 2) + 1] = dispHigh;
+    u32[w + (REC.imm >> 2)] = immLow;
+    u32[w + (REC.imm >> 2) + 1] = immHigh;
+    u32[w + (REC.next >> 2)] = nextLow;
+    u32[w + (REC.next >> 2) + 1] = nextHigh2;
+    u32[w + (REC.taken >> 2)] = targetCrosses;
+    u32[w + (REC.fallthrough >> 2)] = fallCrosses;
+    u32[w + (REC.imm2 >> 2)] = insn.imm2;
+  }
+
+  /** Offsets in the CPU structure (or plain numbers) for modrm.reg and modrm.rm. */
+  #registers(entry: Entry, insn: Insn): [number, number] {
+    let reg = CPU.gpr + insn.reg * 8;
+    let rm = CPU.gpr + insn.rm * 8;
+    const general = (n: number, bytes: unknown): number => {
+      if (bytes === 1 && !insn.hasRex && n >= 4 && n < 8) return CPU.gpr + (n - 4) * 8 + 1;
+      return CPU.gpr + n * 8;
+    };
+    for (const spec of entry.operands) {
+      switch (spec.kind) {
+        case 'G':
+          reg = general(insn.reg, spec.size);
+          break;
+        case 'S':
+        case 'C':
+        case 'D':
+          reg = spec.kind === 'S' ? insn.reg & 7 : insn.reg;
+          break;
+        case 'V':
+          reg = CPU.xmm + insn.reg * 32;
+          break;
+        case 'P':
+          reg = CPU.st + (insn.reg & 7) * 16;
+          break;
+        case 'E':
+        case 'R':
+        case 'Z':
+          if (!insn.mem || spec.kind === 'Z') rm = general(insn.rm, spec.size);
+          break;
+        case 'W':
+        case 'U':
+          rm = CPU.xmm + insn.rm * 32;
+          break;
+        case 'Q':
+        case 'N':
+          rm = CPU.st + (insn.rm & 7) * 16;
+          break;
+        case 'STi':
+          rm = insn.rm & 7;
+          break;
+        default:
+          break;
+      }
+    }
+    return [reg, rm];
+  }
+
+  #markCode(host: number, lastByte: number): void {
+    const { frames, pageFlags, codeBitmap } = this.#plan;
+    const frame = (host - frames) >>> 12;
+    const first = (host - frames) >>> 6;
+    const last = Math.min((host + lastByte - frames) >>> 6, (((frame + 1) << 6) >>> 0) - 1);
+    for (let line = first; line <= last; line++) {
+      const at = codeBitmap + (line >>> 3);
+      this.#u8[at] = (this.#u8[at] as number) | (1 << (line & 7));
+    }
+    const flags = this.#u8[pageFlags + frame] as number;
+    if (flags & PAGEFLAG.code) return;
+    this.#u8[pageFlags + frame] = flags | PAGEFLAG.code;
+    this.observePage((host & ~0xfff) >>> 0);
+  }
+
+  /** Makes every write translation of the frame at `host` take the slow path. */
+  observePage(host: number): void {
+    const { tlbBase, vcpus, contexts } = this.#plan;
+    const u32 = this.#u32;
+    for (let context = 0; context < vcpus * contexts; context++) {
+      const area = tlbBase + context * TLB.areaBytes;
+      for (let entry = area; entry < area + 3 * TLB.arrayBytes; entry += 32) {
+        const w = entry >> 2;
+        const low = u32[w + (TLB.write >> 2)] as number;
+        if (low === -1 || (low & 0xfff) !== 0) continue;
+        if (((u32[w + (TLB.addend >> 2)] as number) + low) >>> 0 === host) u32[w + (TLB.write >> 2)] = low | 1;
+      }
+    }
+  }
+
+  /** Drops the blocks that overlap [host, host + length). */
+  codeChanged(host: number, length: number): void {
+    const from = host >>> 0;
+    const to = from + length;
+    for (let frame = from >>> 12; frame <= (to - 1) >>> 12; frame++) this.#dropIn(frame, from, to);
+  }
+
+  #dropIn(frame: number, from: number, to: number): void {
+    const blocks = this.#byFrame.get(frame);
+    if (!blocks) return;
+    const kept: Block[] = [];
+    for (const block of blocks) {
+      const crossing = block.secondHost !== 0;
+      const hit =
+        block.stale ||
+        (block.host < to && block.host + block.length > from) ||
+        (crossing && block.secondHost < to && block.secondHost + 16 > from);
+      if (hit) this.#drop(block);
+      else kept.push(block);
+    }
+    const { frames, pageFlags, codeBitmap } = this.#plan;
+    if (kept.length === 0) {
+      this.#byFrame.delete(frame);
+      const index = frame - (frames >>> 12);
+      this.#u8[pageFlags + index] = (this.#u8[pageFlags + index] as number) & ~PAGEFLAG.code;
+      this.#u8.fill(0, codeBitmap + index * 8, codeBitmap + index * 8 + 8);
+    } else this.#byFrame.set(frame, kept);
+  }
+
+  #drop(block: Block): void {
+    if (block.stale) return;
+    block.stale = true;
+    this.dropped++;
+    // Each of its records now leads out, also for a run that is in the middle of it.
+    let record = block.record;
+    for (;;) {
+      if (this.#u16[record >> 1] === CASE.end) break;
+      const after = this.#u32[(record + REC.after) >> 2] as number;
+      this.#u16[record >> 1] = CASE.stale;
+      if (after === 0) break;
+      record += REC.size;
+    }
+    const { ripLow, ripHigh, mode } = block;
+    const rotated = (ripLow >>> 15) | (ripHigh << 17);
+    const index = (ripLow ^ rotated ^ (mode << 3)) & (JUMP.entries - 1);
+    const at = (this.#plan.jumpCache + (index << JUMP.shift)) >> 2;
+    if (this.#u32[at + (JUMP.record >> 2)] === block.record) this.#u32.fill(-1, at, at + 8);
+  }
+
+  /** Drops everything. Only between runs: records that are still running would be overwritten. */
+  flush(): void {
+    const { jumpCache, frames, pageFlags, codeBitmap, records } = this.#plan;
+    this.#u8.fill(0xff, jumpCache, jumpCache + (JUMP.entries << JUMP.shift));
+    for (const frame of this.#byFrame.keys()) {
+      const index = frame - (frames >>> 12);
+      this.#u8[pageFlags + index] = (this.#u8[pageFlags + index] as number) & ~PAGEFLAG.code;
+      this.#u8.fill(0, codeBitmap + index * 8, codeBitmap + index * 8 + 8);
+    }
+    this.#byFrame = new Map();
+    this.#next = records;
+    this.flushes++;
+  }
+}
+
+/** Instructions whose memory references without modrm go through SS. */
+const STACK_NAMES = new Set(['push', 'pop', 'call', 'ret', 'enter', 'leave', 'pushf', 'popf', 'pusha', 'popa', 'iret', 'retf', 'callf']);
+
+function nextHigh(linearLow: number, linearHigh: number): number {
+  return (linearLow | 0xfff) === -1 ? (linearHigh + 1) | 0 : linearHigh;
+}
+
+function canonical(high: number, low: number): boolean {
+  void low;
+  return (high << 16) >> 16 === high;
+}
+
+/** CR0.EM/TS and CR4.OSFXSR decide before anything else (SDM vol. 3, table 2-2 and 13.1). */
+function unitFault(entry: Entry, mode: number): 'ud' | 'nm' | undefined {
+  switch (entry.def.unit) {
+    case 'sse':
+      if ((mode & MODE.em) !== 0 || (mode & MODE.osfxsr) === 0) return 'ud';
+      return (mode & MODE.ts) !== 0 ? 'nm' : undefined;
+    case 'mmx':
+      if ((mode & MODE.em) !== 0) return 'ud';
+      return (mode & MODE.ts) !== 0 ? 'nm' : undefined;
+    case 'x87':
+      return (mode & (MODE.em | MODE.ts)) !== 0 ? 'nm' : undefined;
+    case 'wait':
+      return (mode & (MODE.mp | MODE.ts)) === (MODE.mp | MODE.ts) ? 'nm' : undefined;
+    case undefined:
+      return undefined;
+  }
+}

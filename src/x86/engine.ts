@@ -1,0 +1,152 @@
+/** The processor: one linear memory, the generated interpreter, and the vCPU contexts in it. */
+import { Blocks } from './blocks.ts';
+import { buildOpcodeTable, parseEncoding, type Entry } from './encoding.ts';
+import type { Def, Feature } from './defs/def.ts';
+import { deviceNotAvailable, tooLong, undefinedOpcode } from './defs/pseudo.ts';
+import { buildInterpreter } from './interpreter.ts';
+import { CPU, ENGINE, RUN, TLB } from './layout.ts';
+import type { MemoryPlan } from './memory-plan.ts';
+import type { Routine } from './runtime/library.ts';
+
+export interface EngineParts {
+  /** Instruction definitions, of x86 and of the platform. */
+  readonly defs: readonly Def[];
+  /** Library routines: of the definitions, and the platform's `second_stage`. */
+  readonly routines: readonly Routine[];
+  /** CPUID features that are offered; definitions of others are #UD. */
+  readonly features: ReadonlySet<Feature>;
+  readonly plan: MemoryPlan;
+}
+
+interface Exports {
+  run(cpu: number): number;
+  tlb_flush(cpu: number): void;
+  tlb_flush_page(cpu: number, va: bigint): void;
+  update_mode(cpu: number): void;
+  update_special(cpu: number): void;
+  status_flags(cpu: number): number;
+  try_second_page(cpu: number, va: bigint): number;
+  try_translate(cpu: number, va: bigint, access: number): number;
+  in_long_mode(cpu: number): number;
+}
+
+/** What ended Engine.run: see RUN in layout.ts. `decode` is handled inside. */
+export type RunReason = typeof RUN.budget | typeof RUN.exit | typeof RUN.interrupt;
+
+export class Engine {
+  readonly memory: WebAssembly.Memory;
+  readonly u8: Uint8Array;
+  readonly u32: Uint32Array;
+  readonly view: DataView;
+  readonly plan: MemoryPlan;
+  readonly blocks: Blocks;
+  readonly code: { readonly sizes: readonly { name: string; size: number }[]; readonly hotCases: number };
+  readonly #exports: Exports;
+
+  constructor(parts: EngineParts) {
+    const { plan } = parts;
+    this.plan = plan;
+    const table = buildOpcodeTable(parts.defs.filter((def) => def.feature === undefined || parts.features.has(def.feature)));
+    const pseudo = {
+      ud: parseEncoding(undefinedOpcode, 'FF -'),
+      gp: parseEncoding(tooLong, 'FF -'),
+      nm: parseEncoding(deviceNotAvailable, 'FF -'),
+    };
+    const entries: Entry[] = [...table.entries, pseudo.ud, pseudo.gp, pseudo.nm];
+    const code = buildInterpreter({ table: { ...table, entries }, routines: parts.routines, pages: plan.pages });
+    this.code = { sizes: code.sizes, hotCases: code.hotCases };
+    this.memory = new WebAssembly.Memory({ initial: plan.pages, maximum: plan.pages });
+    const { buffer } = this.memory;
+    this.u8 = new Uint8Array(buffer);
+    this.u32 = new Uint32Array(buffer);
+    this.view = new DataView(buffer);
+    this.blocks = new Blocks(table, plan, buffer, pseudo);
+    const handlers = new WebAssembly.Table({ element: 'anyfunc', initial: entries.length * 40 });
+    const instance = new WebAssembly.Instance(new WebAssembly.Module(code.bytes), {
+      env: {
+        memory: this.memory,
+        handlers,
+        fault: new WebAssembly.Tag({ parameters: [] }),
+        code_changed: (host: number, length: number) => this.blocks.codeChanged(host, length),
+      },
+    });
+    this.#exports = instance.exports as unknown as Exports;
+    this.#initialise();
+  }
+
+  #initialise(): void {
+    const { plan, view } = this;
+    const engine = plan.engine;
+    view.setUint32(engine + ENGINE.framesBase, plan.frames, true);
+    view.setUint32(engine + ENGINE.framesEnd, plan.framesEnd, true);
+    view.setUint32(engine + ENGINE.pageFlags, plan.pageFlags, true);
+    view.setUint32(engine + ENGINE.codeBitmap, plan.codeBitmap, true);
+    view.setUint32(engine + ENGINE.jumpCache, plan.jumpCache, true);
+    view.setUint32(engine + ENGINE.stage, plan.stage, true);
+    this.u8.fill(0xff, plan.tlbEmpty, plan.tlbEmpty + TLB.arrayBytes);
+    for (let v = 0; v < plan.vcpus; v++) {
+      for (let c = 0; c < plan.contexts; c++) {
+        const cpu = this.cpu(v, c);
+        view.setUint32(cpu + CPU.engine, engine, true);
+        view.setUint32(cpu + CPU.tlbArea, plan.tlbBase + (v * plan.contexts + c) * TLB.areaBytes, true);
+        view.setUint32(cpu + CPU.tlbEmpty, plan.tlbEmpty, true);
+        view.setUint32(cpu + CPU.index, v, true);
+        this.tlbFlush(cpu);
+      }
+    }
+  }
+
+  /** Base address of the CPU structure of (vCPU, context). */
+  cpu(vcpu: number, context = 0): number {
+    return this.plan.cpuBase + (vcpu * this.plan.contexts + context) * CPU.size;
+  }
+
+  /**
+   * Runs the context at `cpu` for at most `budget` instructions from virtual time `clock` (ticks). Afterwards
+   * `executed(cpu)` says how many it took.
+   */
+  run(cpu: number, budget: number, clock: number): RunReason {
+    const { view } = this;
+    view.setUint32(cpu + CPU.budget, budget, true);
+    view.setUint32(cpu + CPU.budgetStart, budget, true);
+    view.setUint32(cpu + CPU.clock, clock >>> 0, true);
+    view.setUint32(cpu + CPU.clock + 4, Math.floor(clock / 0x100000000), true);
+    this.#exports.update_special(cpu);
+    for (;;) {
+      const reason = this.#exports.run(cpu);
+      if (reason !== RUN.decode) return reason as RunReason;
+      const ok = this.blocks.prepare(cpu, (low, high) => this.#exports.try_second_page(cpu, join(low, high)));
+      // The second page of an instruction is not there: its fault is delivered first.
+      if (!ok) view.setUint32(cpu + CPU.deliver, 1, true);
+    }
+  }
+
+  /** Instructions that the last run() took. */
+  executed(cpu: number): number {
+    return this.view.getUint32(cpu + CPU.budgetStart, true) - this.view.getInt32(cpu + CPU.budget, true);
+  }
+
+  updateMode(cpu: number): void {
+    this.#exports.update_mode(cpu);
+    this.#exports.update_special(cpu);
+  }
+  tlbFlush(cpu: number): void {
+    this.#exports.tlb_flush(cpu);
+  }
+  tlbFlushPage(cpu: number, va: bigint): void {
+    this.#exports.tlb_flush_page(cpu, va);
+  }
+  /** CF PF AF ZF SF OF as they are now. */
+  statusFlags(cpu: number): number {
+    return this.#exports.status_flags(cpu);
+  }
+  /** Guest-physical address of `va` for a supervisor read, or undefined. */
+  translate(cpu: number, va: bigint): number | undefined {
+    if (this.#exports.try_translate(cpu, va, 0) === 0) return undefined;
+    return Number(this.view.getBigUint64(cpu + CPU.stageGpa, true));
+  }
+}
+
+function join(low: number, high: number): bigint {
+  return (BigInt(high >>> 0) << 32n) | BigInt(low >>> 0);
+}
