@@ -1,12 +1,25 @@
 /**
- * The chipset of a generation-2 VM, as its port and memory addresses: UARTs and the IO-APIC. There is no PIC, PIT,
- * HPET, keyboard controller and no PCI.
+ * The chipset of a generation-2 VM, as its port and memory addresses: UARTs, clock chip, ACPI power management and the
+ * IO-APIC. There is no PIC, PIT, HPET, keyboard controller and no PCI.
  *
  * What nobody claims reads as all ones and swallows writes. Zeros would do harm: Linux polls some absent ports and
  * takes a zero for "busy" or "present".
  */
 
-import { IOAPIC_PAGE, ioApicRead, ioApicWrite } from './interrupts.ts';
+import {
+  PM,
+  PM_STATUS,
+  pmAdvance,
+  pmInterrupt,
+  pmNextEvent,
+  pmRaise,
+  pmRead,
+  pmWrite,
+} from '../chipset/pm.ts';
+import { rtcAdvance, rtcInterrupt, rtcNextEvent, rtcRead, rtcWrite } from '../chipset/rtc.ts';
+import { EVENT, EVENT_CLASS } from '../abi/events.ts';
+import type { EndReason } from '../seats/actions.ts';
+import { IOAPIC_PAGE, ioApicRead, ioApicWrite, setLine } from './interrupts.ts';
 import { serialAdvance, serialNextEvent, serialRead, serialWrite, UNITS } from './serial.ts';
 import type { HostCall, HostState } from './state.ts';
 
@@ -23,15 +36,27 @@ interface PortRange {
   readonly device: ByteDevice;
 }
 
-const RANGES: readonly PortRange[] = UNITS.map(({ port }, unit) => ({
-  first: port,
-  count: 8,
-  present: ({ serial }) => unit < serial.length,
-  device: {
-    read: (call, offset) => serialRead(call, unit, offset),
-    write: (call, offset, value) => serialWrite(call, unit, offset, value),
-  },
-}));
+const RTC_PORT = 0x70;
+const RTC_PIN = 8;
+export const PM_PORT = 0x400;
+/** The SCI, level-triggered and active high (the MADT says so). */
+const SCI_PIN = 9;
+
+const always = (): boolean => true;
+
+const RANGES: readonly PortRange[] = [
+  { first: RTC_PORT, count: 2, present: always, device: { read: clockRead, write: clockWrite } },
+  { first: PM_PORT, count: PM.length, present: always, device: { read: powerRead, write: powerWrite } },
+  ...UNITS.map(({ port }, unit): PortRange => ({
+    first: port,
+    count: 8,
+    present: ({ serial }) => unit < serial.length,
+    device: {
+      read: (call, offset) => serialRead(call, unit, offset),
+      write: (call, offset, value) => serialWrite(call, unit, offset, value),
+    },
+  })),
+];
 
 const rangeOfPort = new Map<number, PortRange>();
 for (const range of RANGES) {
@@ -76,10 +101,66 @@ function isIoApic(gpa: number): boolean {
   return gpa >= IOAPIC_PAGE && gpa < IOAPIC_PAGE + 0x1000;
 }
 
-export function boardAdvance(call: HostCall): void {
-  serialAdvance(call);
+function clockRead(call: HostCall, offset: number): number {
+  const value = rtcRead(call.state.rtc, call.now, RTC_PORT + offset);
+  driveClock(call);
+  return value;
 }
 
-export function boardNextEvent({ serial }: HostState): number {
-  return serialNextEvent(serial);
+function clockWrite(call: HostCall, offset: number, value: number): void {
+  rtcWrite(call.state.rtc, call.now, RTC_PORT + offset, value);
+  driveClock(call);
+}
+
+function driveClock(call: HostCall): void {
+  setLine(call, RTC_PIN, rtcInterrupt(call.state.rtc));
+}
+
+function powerRead(call: HostCall, offset: number): number {
+  const value = pmRead(call.state.pm, call.now, offset, 1);
+  drivePower(call);
+  return value;
+}
+
+function powerWrite(call: HostCall, offset: number, value: number): void {
+  const reason = pmWrite(call.state.pm, call.now, offset, 1, value);
+  drivePower(call);
+  if (reason !== undefined) endRun(call, reason);
+}
+
+function drivePower(call: HostCall): void {
+  setLine(call, SCI_PIN, pmInterrupt(call.state.pm));
+}
+
+/** Somebody outside pressed the button. */
+export function pressPowerButton(call: HostCall): void {
+  pmRaise(call.state.pm, PM_STATUS.powerButton);
+  drivePower(call);
+}
+
+/** The guest, or its death, ends the run. */
+export function endRun(call: HostCall, reason: EndReason): void {
+  if (call.sink.mask & EVENT_CLASS.lifecycle) {
+    call.sink.emit(EVENT.end, call.now, 0, END_REASONS.indexOf(reason), 0, 0, 0);
+  }
+  call.actions.push({ kind: 'end', reason });
+}
+
+const END_REASONS: readonly EndReason[] = ['power-off', 'hibernate', 'reset', 'triple-fault'];
+
+export function boardAdvance(call: HostCall): void {
+  const { pm, rtc } = call.state;
+  serialAdvance(call);
+  if (rtcNextEvent(rtc) <= call.now) {
+    rtcAdvance(rtc, call.now);
+    driveClock(call);
+  }
+  if (pmNextEvent(pm) <= call.now) {
+    pmAdvance(pm, call.now);
+    drivePower(call);
+  }
+}
+
+export function boardNextEvent({ pm, rtc, serial }: HostState): number {
+  return Math.min(serialNextEvent(serial), rtcNextEvent(rtc), pmNextEvent(pm));
 }

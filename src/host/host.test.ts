@@ -20,6 +20,7 @@ import {
   hostInterrupt,
   hostNextEvent,
   hostOverlays,
+  hostPowerButton,
   hostSerialInput,
   hostSetLine,
   hostSetLocalPin,
@@ -659,6 +660,56 @@ describe('ports', () => {
     expect(takeAll(0)).toEqual([0x53]);
     expect(inp(0x2f8)).toEqual(value(0x7a));
     expect(() => hostSerialInput(host, 2, Uint8Array.of(1), world)).toThrow(/UART 2/);
+  });
+});
+
+describe('clock chip and power', () => {
+  const out = (port: number, number: number, size: 1 | 2 | 4 = 1) =>
+    exit(0, { kind: 'io', port, size, write: true, value: number });
+  const inp = (port: number, size: 1 | 2 | 4 = 1) =>
+    exit(0, { kind: 'io', port, size, write: false, value: 0 });
+  const pin = (number: number, entry: number) => {
+    exit(0, { kind: 'mmio', gpa: 0xfec0_0000, size: 4, write: true, lo: 0x10 + 2 * number, hi: 0 });
+    exit(0, { kind: 'mmio', gpa: 0xfec0_0010, size: 4, write: true, lo: entry, hi: 0 });
+  };
+
+  test('the clock starts at the date of the configuration', () => {
+    make({ startDate: Date.UTC(2024, 1, 29, 23, 59, 58) / 1000 });
+    world.now = 3_000_000_000;
+    const read = (register: number) => {
+      out(0x70, register);
+      return inp(0x71);
+    };
+    expect([9, 8, 7, 4, 2, 0].map(read)).toEqual([0x24, 3, 1, 0, 0, 1].map((n) => value(n)));
+  });
+
+  test('its update interrupt comes on pin 8', () => {
+    enableApic(0);
+    pin(8, 0x58);
+    out(0x70, 0xb);
+    out(0x71, 0x12);
+    world.now = hostNextEvent(host);
+    hostAdvance(host, world);
+    expect(takeAll(0)).toEqual([0x58]);
+  });
+
+  test('S5, S4 and the reset register end the run', () => {
+    out(0x404, 0x2001, 2);
+    out(0x404, 0x2401, 2);
+    out(0x433, 1);
+    expect(actions).toEqual(['power-off', 'hibernate', 'reset'].map((reason) => ({ kind: 'end', reason })));
+  });
+
+  test('the power button is an SCI', () => {
+    enableApic(0);
+    pin(9, 0x8059);
+    out(0x402, 0x100, 2);
+    hostPowerButton(host, world);
+    expect(hostAcknowledge(host, 0, world)).toBe(0x59);
+    expect(inp(0x400, 2)).toEqual(value(0x100));
+    out(0x400, 0x100, 2);
+    wrmsr(0, MSR.eoi, 0);
+    expect(takeAll(0)).toEqual([]);
   });
 });
 

@@ -25,6 +25,8 @@ import {
   boardReadMemory,
   boardWrite,
   boardWriteMemory,
+  endRun,
+  pressPowerButton,
 } from './board.ts';
 import type { HostConfig } from './config.ts';
 import { answerCpuid, FEATURES, PRIVILEGES_HIGH } from './cpuid.ts';
@@ -140,7 +142,7 @@ function answer(call: HostCall, vp: VpState, exit: Exit): Completion {
       if (call.sink.mask & EVENT_CLASS.lifecycle) {
         call.sink.emit(EVENT.tripleFault, call.now, vp.index, 0, 0, 0, 0);
       }
-      call.actions.push({ kind: 'end', reason: 'triple-fault' });
+      endRun(call, 'triple-fault');
       return DONE;
     case 'budget':
       return DONE;
@@ -382,6 +384,13 @@ export function hostSerialInput(
 ): { readonly taken: number; readonly actions: readonly HostAction[] } {
   const call = begin(state, world);
   return { taken: serialInput(call, unit, bytes), actions: call.actions };
+}
+
+/** The ACPI power button: the guest's operating system decides what it means. */
+export function hostPowerButton(state: HostState, world: HostWorld): readonly HostAction[] {
+  const call = begin(state, world);
+  pressPowerButton(call);
+  return call.actions;
 }
 
 export function hostTakeExternal(state: HostState, vp: number): void {

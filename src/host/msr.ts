@@ -19,6 +19,7 @@ import { exact, highHalf, join, lowHalf } from '../abi/record.ts';
 import { nextReferenceTscPage, referenceCount } from '../chipset/reference-time.ts';
 import { enabledPage, synicCancelTimer, synicReadMsr, synicWriteMsr, type Pair } from '../chipset/synic.ts';
 import { timerOfMsr, timerReadMsr, timerWriteMsr } from '../chipset/stimer.ts';
+import { endRun } from './board.ts';
 import { FEATURES, privileges } from './cpuid.ts';
 import { apicReadIcr, apicReadTpr, apicWriteEoi, apicWriteIcr, apicWriteTpr } from './interrupts.ts';
 import { deliverMessages, runTimers } from './messages.ts';
@@ -76,7 +77,7 @@ export const MSR_ROWS: readonly MsrRow[] = [
     privilege: PRIVILEGE.reset,
     read: () => ZERO,
     write: (call, _vp, lo) => {
-      if (lo & 1) call.actions.push({ kind: 'end', reason: 'reset' });
+      if (lo & 1) endRun(call, 'reset');
       return true;
     },
   },

@@ -1,7 +1,9 @@
 /** All that a host remembers: plain data, a part of every snapshot. */
 
 import type { IoapicState } from '../chipset/ioapic.ts';
+import { createPm, type PmState } from '../chipset/pm.ts';
 import { createReferenceTime, type ReferenceTime } from '../chipset/reference-time.ts';
+import { createRtc, type RtcState } from '../chipset/rtc.ts';
 import { createTimers, type TimerState } from '../chipset/stimer.ts';
 import { createSynic, type Pair, type SynicState } from '../chipset/synic.ts';
 import type { HostAction } from '../seats/actions.ts';
@@ -41,6 +43,8 @@ export interface HostState {
   readonly vps: VpState[];
   readonly ioapic: IoapicState;
   readonly serial: SerialState;
+  readonly rtc: RtcState;
+  readonly pm: PmState;
   guestOsId: Pair;
   hypercall: Pair;
   referenceTsc: Pair;
@@ -79,6 +83,8 @@ export function createHostState(config: HostConfig): HostState {
     vps: Array.from({ length: vpCount }, (_, index) => createVp(config, index)),
     ioapic: createIoApic(),
     serial: createSerial(config),
+    rtc: createRtc({ date: config.startDate }),
+    pm: createPm(),
     guestOsId: ZERO,
     hypercall: ZERO,
     referenceTsc: ZERO,
