@@ -177,7 +177,8 @@ export const HYPERCALLS = hypercallTable(HYPERCALL_ROWS);
 
 function maskedVps(state: HostCall['state'], low: number, high: number, first = 0): VpState[] {
   const chosen: VpState[] = [];
-  for (let bit = 0; bit < 64; bit++) {
+  const end = Math.min(64, state.vps.length - first);
+  for (let bit = 0; bit < end; bit++) {
     const word = bit < 32 ? low : high;
     const vp = state.vps[first + bit];
     if (vp !== undefined && ((word >>> (bit & 31)) & 1) !== 0) chosen.push(vp);
@@ -290,7 +291,8 @@ function ipiAllowed(vector: number, targetVtl: number): boolean {
 }
 
 function sendIpi({ call, vp }: Caller, { input }: Hypercall): HypercallAnswer {
-  const { vector, targetVtl } = inputs.sendIpiInput.read(input);
+  const vector = inputs.sendIpiInput.low(input, 'vector');
+  const targetVtl = inputs.sendIpiInput.low(input, 'targetVtl');
   if (!ipiAllowed(vector, targetVtl)) return done(STATUS.invalidParameter);
   const low = inputs.sendIpiInput.low(input, 'processorMask');
   const high = inputs.sendIpiInput.high(input, 'processorMask');
