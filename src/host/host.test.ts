@@ -234,6 +234,19 @@ describe('synthetic MSRs', () => {
     }
   });
 
+  test('a page that cannot move stays where it is', () => {
+    for (const overlays of [true, false]) {
+      make();
+      world.overlaysSupported = overlays;
+      wrmsr(0, MSR.simp, 0x3001);
+      world.write(0x3000, Uint8Array.of(0x77));
+      expect(wrmsr(0, MSR.simp, 0x1001, 0x10)).toEqual(GP);
+      expect(rdmsr(0, MSR.simp)).toEqual(value(0x3001));
+      expect(world.memory(0x3000, 1)).toEqual(Uint8Array.of(0x77));
+      expect(hostOverlays(host)).toEqual([{ slot: 3, gpa: 0x3000 }]);
+    }
+  });
+
   test('a crash report carries its parameters and message', () => {
     expect(rdmsr(0, MSR.crashCtl)).toEqual(value(0, 0xc000_0000));
     world.ram.set([0x6f, 0x6f, 0x70, 0x73], 0x7000);

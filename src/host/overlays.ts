@@ -26,7 +26,7 @@ export const flagsSlot = (vp: number): number => 4 + 3 * vp;
 
 /**
  * Shows page `slot` at `gpa`, with `contents` if given, or hides it. False: there is no memory at that address, and
- * the page is hidden.
+ * nothing has changed.
  */
 export function showOverlay(
   call: HostCall,
@@ -39,19 +39,13 @@ export function showOverlay(
   const moved = page.gpa !== gpa;
   if (moved) {
     const outcome = view.overlay(slot, gpa);
-    if (!outcome.ok && outcome.reason !== 'unsupported') {
-      view.overlay(slot, undefined);
-      page.gpa = undefined;
-      return gpa === undefined;
-    }
     if (!outcome.ok) {
-      if (page.gpa !== undefined) {
-        const old = view.read(page.gpa, PAGE_SIZE);
-        if (old.ok) page.saved = old.bytes;
-      }
-      page.gpa = undefined;
-      if (gpa !== undefined && !view.write(gpa, contents ?? page.saved ?? new Uint8Array(PAGE_SIZE)).ok)
-        return false;
+      if (outcome.reason !== 'unsupported') return false;
+      const old = page.gpa === undefined ? undefined : view.read(page.gpa, PAGE_SIZE);
+      const kept = old?.ok === true ? old.bytes : page.saved;
+      const shown = contents ?? kept ?? new Uint8Array(PAGE_SIZE);
+      if (gpa !== undefined && !view.write(gpa, shown).ok) return false;
+      page.saved = kept;
     }
     page.gpa = gpa;
     if (call.sink.mask & EVENT_CLASS.memory) {

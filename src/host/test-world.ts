@@ -63,8 +63,10 @@ export class TestWorld {
 
   private overlay(slot: number, gpa: number | undefined): WriteOutcome {
     if (!this.overlaysSupported) return { ok: false, reason: 'unsupported' };
-    this.shown.delete(slot);
-    if (gpa === undefined) return { ok: true };
+    if (gpa === undefined) {
+      this.shown.delete(slot);
+      return { ok: true };
+    }
     if (gpa + PAGE > this.ram.length) return { ok: false, reason: 'unmapped' };
     if (!this.hidden.has(slot)) this.hidden.set(slot, new Uint8Array(PAGE));
     this.shown.set(slot, gpa);

@@ -27,7 +27,8 @@ export interface HostView {
   /**
    * Shows hidden page `slot` of the hypervisor at `gpa` instead of the memory there, or takes it away again
    * (`undefined`). A slot keeps its contents, zeros at first, and is reached through `read` and `write` at the
-   * address where it shows. `unsupported`: the host must copy into guest memory instead.
+   * address where it shows. When it is refused nothing has changed; taking away is never refused, unless by
+   * `unsupported`: then the host must copy into guest memory instead.
    */
   overlay(slot: number, gpa: number | undefined): WriteOutcome;
 
