@@ -3,27 +3,9 @@
  * ACPI Specification 6.5, chapter 20 (encoding) and 6.4 (resource descriptors).
  */
 
+import { ascii, concat } from './bytes.ts';
+
 export type Aml = Uint8Array;
-
-export function bytes(...parts: readonly (number | Uint8Array)[]): Aml {
-  let length = 0;
-  for (const part of parts) length += typeof part === 'number' ? 1 : part.length;
-  const all = new Uint8Array(length);
-  let at = 0;
-  for (const part of parts) {
-    if (typeof part === 'number') all[at++] = part;
-    else {
-      all.set(part, at);
-      at += part.length;
-    }
-  }
-  return all;
-}
-
-/** Characters of 7-bit text, one byte each. */
-export function ascii(text: string): Uint8Array {
-  return Uint8Array.from(text, (character) => character.charCodeAt(0));
-}
 
 function little(value: bigint, width: number): Uint8Array {
   return Uint8Array.from({ length: width }, (_, i) => Number((value >> BigInt(8 * i)) & 0xffn));
@@ -31,12 +13,12 @@ function little(value: bigint, width: number): Uint8Array {
 
 /** PkgLength counts itself (20.2.4). */
 export function packageLength(contents: number): Uint8Array {
-  if (contents + 1 < 0x40) return bytes(contents + 1);
+  if (contents + 1 < 0x40) return concat(contents + 1);
   for (let extra = 1; extra <= 3; extra++) {
     const total = contents + 1 + extra;
     if (total < 2 ** (4 + 8 * extra)) {
       const rest = Array.from({ length: extra }, (_, i) => (total >>> (4 + 8 * i)) & 0xff);
-      return bytes((extra << 6) | (total & 0xf), ...rest);
+      return concat((extra << 6) | (total & 0xf), ...rest);
     }
   }
   throw new RangeError(`AML package of ${contents} bytes is above the format's 2^28`);
@@ -51,26 +33,26 @@ function segment(name: string): Uint8Array {
 export function nameString(path: string): Uint8Array {
   const root = path.startsWith('\\');
   const names = (root ? path.slice(1) : path).split('.').filter((name) => name !== '');
-  const head = root ? bytes(0x5c) : bytes();
+  const head = root ? concat(0x5c) : concat();
   const segments = names.map(segment);
-  if (segments.length === 0) return bytes(head, 0);
-  if (segments.length === 1) return bytes(head, ...segments);
-  if (segments.length === 2) return bytes(head, 0x2e, ...segments);
-  return bytes(head, 0x2f, segments.length, ...segments);
+  if (segments.length === 0) return concat(head, 0);
+  if (segments.length === 1) return concat(head, ...segments);
+  if (segments.length === 2) return concat(head, 0x2e, ...segments);
+  return concat(head, 0x2f, segments.length, ...segments);
 }
 
 export function integer(value: number | bigint): Aml {
   const wide = BigInt(value);
-  if (wide === 0n) return bytes(0x00);
-  if (wide === 1n) return bytes(0x01);
-  if (wide < 0x100n) return bytes(0x0a, little(wide, 1));
-  if (wide < 0x10000n) return bytes(0x0b, little(wide, 2));
-  if (wide < 0x1_0000_0000n) return bytes(0x0c, little(wide, 4));
-  return bytes(0x0e, little(wide, 8));
+  if (wide === 0n) return concat(0x00);
+  if (wide === 1n) return concat(0x01);
+  if (wide < 0x100n) return concat(0x0a, little(wide, 1));
+  if (wide < 0x10000n) return concat(0x0b, little(wide, 2));
+  if (wide < 0x1_0000_0000n) return concat(0x0c, little(wide, 4));
+  return concat(0x0e, little(wide, 8));
 }
 
 export function string(text: string): Aml {
-  return bytes(0x0d, ascii(text), 0);
+  return concat(0x0d, ascii(text), 0);
 }
 
 /** An EISA id such as PNP0501, compressed (19.3.4, "EISAID"). */
@@ -79,53 +61,53 @@ export function eisaId(id: string): Aml {
   const letter = (i: number): number => id.charCodeAt(i) - 0x40;
   const vendor = (letter(0) << 10) | (letter(1) << 5) | letter(2);
   const product = Number.parseInt(id.slice(3), 16);
-  return bytes(0x0c, vendor >>> 8, vendor & 0xff, product >>> 8, product & 0xff);
+  return concat(0x0c, vendor >>> 8, vendor & 0xff, product >>> 8, product & 0xff);
 }
 
 export function buffer(contents: Uint8Array): Aml {
-  const body = bytes(integer(contents.length), contents);
-  return bytes(0x11, packageLength(body.length), body);
+  const body = concat(integer(contents.length), contents);
+  return concat(0x11, packageLength(body.length), body);
 }
 
 export function packageOf(...elements: readonly Aml[]): Aml {
-  const body = bytes(elements.length, ...elements);
-  return bytes(0x12, packageLength(body.length), body);
+  const body = concat(elements.length, ...elements);
+  return concat(0x12, packageLength(body.length), body);
 }
 
 export function name(path: string, value: Aml): Aml {
-  return bytes(0x08, nameString(path), value);
+  return concat(0x08, nameString(path), value);
 }
 
 export function scope(path: string, ...terms: readonly Aml[]): Aml {
-  const body = bytes(nameString(path), ...terms);
-  return bytes(0x10, packageLength(body.length), body);
+  const body = concat(nameString(path), ...terms);
+  return concat(0x10, packageLength(body.length), body);
 }
 
 export function device(path: string, ...terms: readonly Aml[]): Aml {
-  const body = bytes(nameString(path), ...terms);
-  return bytes(0x5b, 0x82, packageLength(body.length), body);
+  const body = concat(nameString(path), ...terms);
+  return concat(0x5b, 0x82, packageLength(body.length), body);
 }
 
 /** A _CRS buffer: the descriptors and the end tag, whose checksum 0 means "not checked" (6.4.2.9). */
 export function resourceTemplate(...descriptors: readonly Uint8Array[]): Aml {
-  return buffer(bytes(...descriptors, 0x79, 0x00));
+  return buffer(concat(...descriptors, 0x79, 0x00));
 }
 
 /** I/O ports with 16 address bits decoded (6.4.2.5). */
 export function ioPorts(base: number, count: number): Uint8Array {
-  return bytes(0x47, 0x01, little(BigInt(base), 2), little(BigInt(base), 2), 0x01, count);
+  return concat(0x47, 0x01, little(BigInt(base), 2), little(BigInt(base), 2), 0x01, count);
 }
 
 /** Edge-triggered, active-high interrupt by its GSI (6.4.3.6). */
 export function edgeInterrupt(gsi: number, shared: boolean): Uint8Array {
-  return bytes(0x89, 6, 0, 0x03 | (shared ? 0x08 : 0), 1, little(BigInt(gsi), 4));
+  return concat(0x89, 6, 0, 0x03 | (shared ? 0x08 : 0), 1, little(BigInt(gsi), 4));
 }
 
 /** A window of memory that the device hands on to its children, read-write and cacheable: QWord (6.4.3.5.1). */
 export function memoryWindow(base: number, length: number): Uint8Array {
   const first = BigInt(base);
   const size = BigInt(length);
-  return bytes(
+  return concat(
     0x8a,
     0x2b,
     0x00,

@@ -3,9 +3,8 @@
  * a guest can tell: identity strings, table set, VMBus under a module device, no PIC, PIT, HPET, PCI or 8042.
  */
 import * as abi from '../abi/acpi.ts';
+import { ascii, concat } from '../abi/bytes.ts';
 import {
-  ascii,
-  bytes,
   device,
   edgeInterrupt,
   eisaId,
@@ -109,7 +108,7 @@ function setChecksum(contents: Uint8Array, at: number, length: number = contents
 
 /** Header and checksum around what follows the header. */
 function table(signature: string, revision: number, body: Uint8Array): Uint8Array {
-  const contents = bytes(new Uint8Array(abi.TABLE_HEADER.size), body);
+  const contents = concat(new Uint8Array(abi.TABLE_HEADER.size), body);
   abi.TABLE_HEADER.write(
     {
       signature: ascii(signature),
@@ -134,7 +133,7 @@ function fixed(
   record: Uint8Array,
   ...entries: readonly Uint8Array[]
 ): Uint8Array {
-  return table(signature, revision, bytes(record.subarray(abi.TABLE_HEADER.size), ...entries));
+  return table(signature, revision, concat(record.subarray(abi.TABLE_HEADER.size), ...entries));
 }
 
 function rsdp(xsdt: number): Uint8Array {
@@ -304,7 +303,7 @@ function dsdt(config: AcpiConfig): Uint8Array {
   return table(
     'DSDT',
     2,
-    bytes(
+    concat(
       name('\\_S0', sleep),
       name('\\_S5', sleep),
       scope(

@@ -1,9 +1,6 @@
 /**
  * How a VM is launched: an ordered list of directives, the form that an IGVM file has. A loader makes it, a
  * measurement hashes it, the host carries it out. Plain data.
- *
- * A VP without a context starts as the platform starts application processors: waiting for INIT and SIPI, or at
- * the measured start code.
  */
 import { fail, hex, type Failure } from './outcome.ts';
 
@@ -41,6 +38,8 @@ export interface PagesDirective {
 export interface ContextDirective {
   readonly kind: 'context';
   readonly vp: number;
+  /** An application processor waits for INIT and SIPI, which leave MTRRs and the like as they are here. */
+  readonly activity: 'running' | 'wait-for-sipi';
   readonly gpa?: number;
   readonly registers: InitialRegisters;
 }

@@ -1,5 +1,5 @@
 /** The register states in which loaders start a VP. */
-import type { InitialRegisters, SegmentRegister } from './directives.ts';
+import type { ContextDirective, InitialRegisters, SegmentRegister } from './directives.ts';
 import { BOOT_CS, BOOT_DS, GDT_LIMIT } from './page-tables.ts';
 
 const FLAT = 0xffff_ffff;
@@ -142,4 +142,17 @@ export function resetEntry(signature: number): InitialRegisters {
     mtrrDefType: 0n,
     mtrrFixed: Array.from({ length: 11 }, () => 0n),
   };
+}
+
+/**
+ * Application processors after firmware: as INIT leaves them, with the MTRRs of the boot processor (INIT does not
+ * touch them). Without these Linux warns of processors with inconsistent settings.
+ */
+export function parkedFrom1(vpCount: number): ContextDirective[] {
+  return Array.from({ length: vpCount - 1 }, (_, i) => ({
+    kind: 'context',
+    vp: i + 1,
+    activity: 'wait-for-sipi',
+    registers: { ...resetEntry(0), ...MTRR },
+  }));
 }

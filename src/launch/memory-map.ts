@@ -40,6 +40,14 @@ export const MOST_MEMORY = 3.5 * GIB;
 /** ACPI tables, and something to load a kernel into. */
 export const LEAST_MEMORY = 16 * MIB;
 
+/** APIC ids 0 to 254; 255 is the broadcast of xAPIC mode. */
+export const MOST_VPS = 255;
+
+export function checkVpCount(vpCount: number): { readonly ok: true } | Failure {
+  if (Number.isInteger(vpCount) && vpCount >= 1 && vpCount <= MOST_VPS) return { ok: true };
+  return fail(`${vpCount} is no number of processors`, 'processors', `give 1 to ${MOST_VPS}`);
+}
+
 export interface MapEntry {
   readonly gpa: number;
   readonly length: number;

@@ -7,9 +7,19 @@ import { bootParams, commandLineBytes, MOST_COMMAND_LINE } from './boot-params.t
 import { isBzImage, parseBzImage, placeBzImage, type BzImage } from './bzimage.ts';
 import { checkDirectives, PAGE, type Directive } from './directives.ts';
 import { isElf, parseElf, type ElfImage } from './elf.ts';
-import { longModeEntry } from './entry-state.ts';
+import { longModeEntry, parkedFrom1 } from './entry-state.ts';
 import { pageRuns, roundUp, type Piece } from './image.ts';
-import { ACPI_BASE, ACPI_END, GIB, LOW, memoryMap, MIB, RSDP_ADDRESS, type MemoryMap } from './memory-map.ts';
+import {
+  ACPI_BASE,
+  ACPI_END,
+  checkVpCount,
+  GIB,
+  LOW,
+  memoryMap,
+  MIB,
+  RSDP_ADDRESS,
+  type MemoryMap,
+} from './memory-map.ts';
 import { fail, hex, size, type Failure } from './outcome.ts';
 import { gdt, identityPageTables } from './page-tables.ts';
 import { ENTRY64_OFFSET } from '../abi/boot-params.ts';
@@ -45,7 +55,6 @@ export interface Launch {
 
 export type LaunchOutcome = { readonly ok: true; readonly launch: Launch } | Failure;
 
-export const MOST_VPS = 255;
 export const MOST_UARTS = 4;
 /** Below it lie the fixed structures. */
 const KERNEL_FLOOR = ACPI_END;
@@ -107,6 +116,7 @@ export function launchPlain(config: PlainConfig): LaunchOutcome {
     {
       kind: 'context',
       vp: 0,
+      activity: 'running',
       registers: longModeEntry({
         rip: kernel.entry,
         rsi: LOW.bootParams,
@@ -114,6 +124,7 @@ export function launchPlain(config: PlainConfig): LaunchOutcome {
         gdt: LOW.gdt,
       }),
     },
+    ...parkedFrom1(config.vpCount),
   ];
   const checked = checkDirectives(directives);
   if (!checked.ok) return checked;
@@ -133,10 +144,9 @@ export function launchPlain(config: PlainConfig): LaunchOutcome {
 }
 
 function checkCounts(config: PlainConfig): { readonly ok: true } | Failure {
-  const { vpCount, uarts, entropy } = config;
-  if (!Number.isInteger(vpCount) || vpCount < 1 || vpCount > MOST_VPS) {
-    return fail(`${vpCount} is no number of processors`, 'processors', `give 1 to ${MOST_VPS}`);
-  }
+  const { uarts, entropy } = config;
+  const counted = checkVpCount(config.vpCount);
+  if (!counted.ok) return counted;
   if (!Number.isInteger(uarts) || uarts < 0 || uarts > MOST_UARTS) {
     return fail(`${uarts} is no number of UARTs`, 'UARTs', `give 0 to ${MOST_UARTS}`);
   }
