@@ -126,6 +126,6 @@ describe('placeBzImage', () => {
     expect(placeBzImage(image, floor, 0x1400000).ok).toBe(true);
     const outcome = placeBzImage(image, floor, 0x1400000 - 1);
     expect(outcome.ok).toBe(false);
-    if (!outcome.ok) expect(outcome.error.advice).toBe('give the VM more memory');
+    if (!outcome.ok) expect(outcome.error.advice).toBe('give the VM at least 20 MiB');
   });
 });

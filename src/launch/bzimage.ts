@@ -16,6 +16,7 @@ import {
 import { exact } from '../abi/record.ts';
 import { PAGE } from './directives.ts';
 import { roundUp } from './image.ts';
+import { MIB } from './memory-map.ts';
 import { fail, hex, size, type Failure } from './outcome.ts';
 import { recognise } from './recognise.ts';
 
@@ -156,7 +157,7 @@ export function placeBzImage(image: BzImage, floor: number, end: number): PlaceO
     return fail(
       `the kernel needs memory up to ${size(base + image.initSize)} to start and there are ${size(end)}`,
       `kernel, byte ${hex(SETUP_HEADER.offsetOf('initSize'))}`,
-      'give the VM more memory',
+      `give the VM at least ${size(roundUp(base + image.initSize, MIB))}`,
     );
   }
   return { ok: true, base };
@@ -172,7 +173,11 @@ function notBzImage(file: Uint8Array): Failure {
 }
 
 function cut(file: Uint8Array, why: string, at: number): Failure {
-  return fail(`the kernel is cut off: it has ${file.length} bytes, ${why}`, `kernel, byte ${at}`, DAMAGED);
+  return fail(
+    `the kernel is cut off: it has ${file.length} bytes, ${why}`,
+    `kernel, byte ${hex(at)}`,
+    DAMAGED,
+  );
 }
 
 function refuse(field: Parameters<typeof SETUP_HEADER.offsetOf>[0], what: string, advice: string): Failure {

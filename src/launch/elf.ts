@@ -187,5 +187,5 @@ function physicalEntry(entry: bigint, segments: readonly ElfSegment[]): number |
 }
 
 function refuse(at: number, what: string, advice: string): Failure {
-  return fail(what, `kernel, byte ${at}`, advice);
+  return fail(what, `kernel, byte ${hex(at)}`, advice);
 }

@@ -186,7 +186,7 @@ function findHeader(image: Uint8Array): Header | Failure {
     if (unknown !== 0) {
       return fail(
         `the multiboot header asks for features ${hex(unknown)}`,
-        `kernel, byte ${at + 4}`,
+        `kernel, byte ${hex(at + 4)}`,
         'give an image that needs only aligned modules and memory information',
       );
     }
@@ -208,7 +208,7 @@ function load(image: Uint8Array, header: Header): Loaded | Failure {
   if (!isElf(image)) {
     return fail(
       'the multiboot image is neither ELF nor has address fields',
-      `kernel, byte ${header.at + 4}`,
+      `kernel, byte ${hex(header.at + 4)}`,
       'set flag 16 in its header',
     );
   }
@@ -225,7 +225,7 @@ function load(image: Uint8Array, header: Header): Loaded | Failure {
 
 /** 3.1.3 "The address fields of Multiboot header". */
 function loadByAddresses(image: Uint8Array, at: number): Loaded | Failure {
-  const bad = (what: string): Failure => fail(what, `kernel, byte ${at + 12}`, 'build the image again');
+  const bad = (what: string): Failure => fail(what, `kernel, byte ${hex(at + 12)}`, 'build the image again');
   if (!abi.MULTIBOOT_ADDRESSES.fits(image, at)) return bad('the multiboot header is cut off');
   const { headerAddr, loadAddr, loadEndAddr, bssEndAddr, entryAddr } = abi.MULTIBOOT_ADDRESSES.read(
     image,

@@ -207,7 +207,7 @@ function loadElf(image: ElfImage, lowEnd: number): LoadedKernel | Failure {
     return fail(
       `the kernel needs memory up to ${size(image.end)} and there are ${size(lowEnd)}`,
       'kernel',
-      'give the VM more memory',
+      `give the VM at least ${size(roundUp(image.end, MIB))}`,
     );
   }
   return {

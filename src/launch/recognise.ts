@@ -1,6 +1,7 @@
 /** Names what a file is when it is not the kernel that was asked for, so that the message can say it. */
 import { ELF_MACHINE_NAMES, ELF_MAGIC } from '../abi/elf.ts';
 import { u16, u32 } from '../abi/record.ts';
+import { hex } from './outcome.ts';
 
 export interface Recognised {
   readonly what: string;
@@ -51,20 +52,20 @@ const PE_MACHINES: Readonly<Record<number, string>> = {
 /** `undefined`: nothing that is known. ELF files of a foreign machine are named; others are left to the ELF loader. */
 export function recognise(file: Uint8Array): Recognised | undefined {
   const magic = MAGICS.find(({ at, bytes }) => bytes.every((byte, i) => file[at + i] === byte));
-  if (magic !== undefined) return { what: magic.what, where: `byte ${magic.at}`, advice: magic.advice };
+  if (magic !== undefined) return { what: magic.what, where: `byte ${hex(magic.at)}`, advice: magic.advice };
   if (file.length >= 20 && u32(file, 0) === ELF_MAGIC) {
     const machine = u16(file, 18);
     const name = ELF_MACHINE_NAMES[machine] ?? `unknown (machine ${machine})`;
-    return { what: `an ELF file for ${name}`, where: 'byte 18', advice: X86_KERNEL };
+    return { what: `an ELF file for ${name}`, where: 'byte 0x12', advice: X86_KERNEL };
   }
   if (file.length >= 0x40 && u16(file, 0) === 0x5a4d) {
     const at = u32(file, 0x3c);
     if (at + 6 > file.length || u32(file, at) !== 0x4550) {
-      return { what: 'a DOS program', where: 'byte 0', advice: X86_KERNEL };
+      return { what: 'a DOS program', where: 'byte 0x0', advice: X86_KERNEL };
     }
     const machine = u16(file, at + 4);
     const name = PE_MACHINES[machine] ?? `unknown (machine ${machine})`;
-    return { what: `an EFI program for ${name}`, where: `byte ${at + 4}`, advice: X86_KERNEL };
+    return { what: `an EFI program for ${name}`, where: `byte ${hex(at + 4)}`, advice: X86_KERNEL };
   }
   return undefined;
 }
