@@ -166,6 +166,8 @@ export const CPU = {
   floatRound: 0x8c4,
   /** 128 bytes for out-of-line results wider than 64 bits. */
   wide: 0x8d0, // -> 0x950
+  /** MSRs that are only kept: slots of 8 bytes, see KEPT_MSRS in runtime/system.ts. */
+  keptMsr: 0xb00, // -> 0xe00
   /** Platform state of the context: silicon's own, x86 never reads it. */
   platform: 0xa00, // -> 0xb00
   size: 0x1000,

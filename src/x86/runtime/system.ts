@@ -10,8 +10,25 @@ import { storeEflags } from './events.ts';
 
 const gp0 = (f: FunctionBuilder, lib: Library, cpu: Val): void => f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0));
 
+/** MSRs that hold what was written and do nothing: machine-check banks, debug control, AMD's configuration registers. */
+const KEPT_MSRS: readonly number[] = [
+  0x17a, 0x17b, 0x1d9, 0xc0010015, 0xc0010010, 0xc0011029, 0xc0011022, 0xc001001f, 0xc001102a, 0xc0011020, 0xc0011023,
+  // MCi_CTL, STATUS, ADDR, MISC of two banks.
+  ...Array.from({ length: 8 }, (_, i) => 0x400 + i),
+];
+
+/** MSRs with a fixed value that ignore or refuse writes. */
+const CONSTANT_MSRS: readonly (readonly [number, bigint])[] = [
+  // Platform id, microcode revision (written to load an update: ignored), MTRR capabilities (8 variable, fixed, WC),
+  // two machine-check banks with MCG_CTL.
+  [0x17, 0n],
+  [0x8b, 0n],
+  [0xfe, 0x508n],
+  [0x179, 0x102n],
+];
+
 /** MSRs that the processor itself keeps: number, offset, and what a write must satisfy. */
-type Rule = 'any' | 'canonical' | 'pat' | 'efer' | 'tsc' | 'low32' | 'mtrr-type' | 'read-only' | 'misc' | 'base';
+type Rule = 'any' | 'constant' | 'canonical' | 'pat' | 'efer' | 'tsc' | 'low32' | 'mtrr-type' | 'read-only' | 'misc' | 'base';
 const MSRS: readonly (readonly [number, number, Rule])[] = [
   [0x10, -1, 'tsc'],
   [0x174, CPU.sysenterCs, 'any'],
@@ -31,6 +48,8 @@ const MSRS: readonly (readonly [number, number, Rule])[] = [
   [0xc0000103, CPU.tscAux, 'low32'],
   [0xda0, CPU.xss, 'read-only'],
   ...[0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f].map((n, i): [number, number, Rule] => [n, CPU.mtrrFixed + i * 8, 'any']),
+  ...KEPT_MSRS.map((n, i): [number, number, Rule] => [n, CPU.keptMsr + i * 8, 'any']),
+  ...CONSTANT_MSRS.map(([n]): [number, number, Rule] => [n, 0, 'constant']),
   ...Array.from({ length: 16 }, (_, i): [number, number, Rule] => [0x200 + i, CPU.mtrrVariable + i * 8, 'any']),
 ];
 
@@ -165,7 +184,15 @@ export const systemRoutines: readonly Routine[] = [
     const n = f.p(1);
     f.if(f.callValue(lib('msr_intercepted'), cpu, n, i32(0)).eqz(), () => {
       for (const [number, offset, rule] of MSRS) {
-        f.if(n.eq(number | 0), () => f.return(rule === 'tsc' ? f.callValue(lib('tsc'), cpu, f.p(2)) : f.load('64', cpu, offset)));
+        f.if(n.eq(number | 0), () => 
+          f.return(
+            rule === 'tsc'
+              ? f.callValue(lib('tsc'), cpu, f.p(2))
+              : rule === 'constant'
+                ? i64(CONSTANT_MSRS.find(([constant]) => constant === number)?.[1] ?? 0n)
+                : f.load('64', cpu, offset),
+          ),
+        );
       }
     });
     f.return(f.load('64', f.callValue(lib('ask'), cpu, i32(EXIT.rdmsr), n.zext(), i64(0), i64(0))));
@@ -182,6 +209,9 @@ export const systemRoutines: readonly Routine[] = [
           switch (rule) {
             case 'any':
               put();
+              break;
+            case 'constant':
+              if (number !== 0x8b) gp0(f, lib, cpu);
               break;
             case 'misc':
               put();
