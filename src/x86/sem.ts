@@ -188,6 +188,13 @@ export abstract class Sem {
         return;
     }
   }
+  /** A fixed XMM register. */
+  xmm(index: number): Val {
+    return this.f.let(this.f.load('v128', this.cpu, CPU.xmm + index * 32));
+  }
+  setXmm(index: number, value: Val): void {
+    this.f.store('v128', this.cpu, value, CPU.xmm + index * 32);
+  }
   /** AH. */
   ah(): Val {
     return this.f.let(this.f.load('8u', this.cpu, CPU.gpr + 1));

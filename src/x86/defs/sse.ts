@@ -1,8 +1,8 @@
 /** SSE, SSE2, SSE3 and SSE4.1 on floating-point vectors and scalars (SDM vol. 2; opcode maps A-3 and A-4). */
 import { FLAG } from '../layout.ts';
 import type { Sem } from '../sem.ts';
-import { bitselect, fromLow, lane32, lane64, SIMD, ZERO128 } from '../wasm/simd.ts';
-import { i32, i64, select, shuffle, type Val } from '../wasm/value.ts';
+import { bitselect, fromLow, lane32, lane64, shiftLanes, SIMD, splatOf, ZERO128 } from '../wasm/simd.ts';
+import { i32, select, shuffle, type Val } from '../wasm/value.ts';
 import type { Def, Feature } from './def.ts';
 import { interleave, laneMask, pick32, type VectorOp } from './vector.ts';
 
@@ -14,7 +14,12 @@ const FORMS = [
   { prefix: 'F2', suffix: 'sd', operands: ['Vq', 'Wq'], feature: 'sse2' },
 ] as const;
 
-const sse = (name: string, feature: Feature, enc: string | readonly string[], sem: (e: Sem) => void): Def => ({
+const sse = (
+  name: string,
+  feature: Feature,
+  enc: string | readonly string[],
+  sem: (e: Sem) => void,
+): Def => ({
   name,
   enc: typeof enc === 'string' ? [enc] : enc,
   feature,
@@ -120,9 +125,13 @@ const movesDefs: readonly Def[] = [
 
 /** The sources of a horizontal operation: even lanes of both operands, and odd ones. */
 const evens = (a: Val, b: Val, bytes: 4 | 8): Val =>
-  bytes === 8 ? interleave(a, b, 8, 0, 16) : shuffle(a, b, [0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27]);
+  bytes === 8
+    ? interleave(a, b, 8, 0, 16)
+    : shuffle(a, b, [0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27]);
 const odds = (a: Val, b: Val, bytes: 4 | 8): Val =>
-  bytes === 8 ? interleave(a, b, 8, 8, 16) : shuffle(a, b, [4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31]);
+  bytes === 8
+    ? interleave(a, b, 8, 8, 16)
+    : shuffle(a, b, [4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31]);
 
 const horizontal = (name: string, op: 'add' | 'sub', opcode: string): Def[] =>
   (
@@ -139,7 +148,16 @@ const horizontal = (name: string, op: 'add' | 'sub', opcode: string): Def[] =>
   );
 
 const arithmeticDefs: readonly Def[] = [
-  ...([['mul', '0F59'], ['add', '0F58'], ['sub', '0F5C'], ['min', '0F5D'], ['div', '0F5E'], ['max', '0F5F']] as const).flatMap(arithmetic),
+  ...(
+    [
+      ['mul', '0F59'],
+      ['add', '0F58'],
+      ['sub', '0F5C'],
+      ['min', '0F5D'],
+      ['div', '0F5E'],
+      ['max', '0F5F'],
+    ] as const
+  ).flatMap(arithmetic),
   ...FORMS.map(({ prefix, suffix, operands, feature }) =>
     sse(`sqrt${suffix}`, feature, `${prefix} 0F51 /r ${operands[0]}=,${operands[1]}`, (e) =>
       e.set(0, e.callValue(`sqrt${suffix}`, e.cpu, e.get(1))),
@@ -149,7 +167,10 @@ const arithmeticDefs: readonly Def[] = [
     sse(`${name}ps`, 'sse', `NP 0F5${2 + n} /r Vx=,Wx`, (e) => {
       const x = e.get(1);
       const lanes = [0, 1, 2, 3].map((lane) => e.callValue(name, e.cpu, lane32(x, lane)));
-      e.set(0, lanes.reduce((vector, value, lane) => vector.withLane(SIMD.i32x4Replace, lane, value), ZERO128));
+      e.set(
+        0,
+        lanes.reduce((vector, value, lane) => vector.withLane(SIMD.i32x4Replace, lane, value), ZERO128),
+      );
     }),
     sse(`${name}ss`, 'sse', `F3 0F5${2 + n} /r Vd=,Wd`, (e) => e.set(0, e.callValue(name, e.cpu, e.get(1)))),
   ]),
@@ -239,27 +260,51 @@ const blendDefs: readonly Def[] = [
   ).map(([name, opcode, shift, count]) =>
     sse(name, 'sse4.1', `66 0F38${opcode} /r Vx!,Wx`, (e) => {
       const b = e.get(1);
-      const mask = e.xmm(0).op2(i32(count), [0xfd, ...leb(shift)], 'v128');
+      const mask = shiftLanes(e.xmm(0), i32(count), shift);
       e.set(0, bitselect(b, e.get(0), mask));
     }),
   ),
-  sse('insertps', 'sse4.1', '66 0F3A21 /r Vx!,Wd,Ib', (e) => insertps(e, e.get(1), e.get(2))),
+  // From a register the lane is chosen by imm8[7:6], from memory there is one.
+  sse('insertps', 'sse4.1', '66 0F3A21 /r:m Vx!,Md,Ib', (e) => insertps(e, e.get(1), e.get(2))),
+  sse('insertps', 'sse4.1', '66 0F3A21 /r:r Vx!,Ux,Ib', (e) =>
+    insertps(
+      e,
+      e.f.let(
+        lane32(
+          pick32(e, e.get(1), () => e.get(2).shrU(6)),
+          0,
+        ),
+      ),
+      e.get(2),
+    ),
+  ),
   sse('extractps', 'sse4.1', '66 0F3A17 /r Ed=,Vx,Ib', (e) => {
     const x = e.get(1);
-    e.set(0, lane32(pick32(e, x, () => e.get(2).and(3)), 0));
+    e.set(
+      0,
+      lane32(
+        pick32(e, x, () => e.get(2).and(3)),
+        0,
+      ),
+    );
   }),
 ];
-
-function leb(sub: number): number[] {
-  return sub < 0x80 ? [sub] : [(sub & 0x7f) | 0x80, sub >> 7];
-}
 
 function insertps(e: Sem, value: Val, imm: Val): void {
   const { f } = e;
   const at = f.let(imm.shrU(4).and(3));
   const chosen = laneMask(i32(1).shl(at), 4);
-  const inserted = f.let(bitselect(value.op1([0xfd, SIMD.i32x4Splat], 'v128'), e.get(0), chosen));
+  const inserted = f.let(bitselect(splatOf(value, SIMD.i32x4Splat), e.get(0), chosen));
   e.set(0, inserted.simd2(laneMask(imm.and(15), 4), SIMD.andnot));
+}
+
+/** The integers that CVTPI2xx converts. */
+function mmxSource(e: Sem): Val {
+  if (e.isMem(1)) return e.get(1);
+  e.call('mmx_begin', e.cpu);
+  const x = e.get(1);
+  e.call('mmx_done', e.cpu);
+  return x;
 }
 
 const conversionDefs: readonly Def[] = [
@@ -285,28 +330,32 @@ const conversionDefs: readonly Def[] = [
   sse('cvtdq2ps', 'sse2', 'NP 0F5B /r Vx=,Wx', (e) => e.set(0, e.callValue('cvtdq2ps', e.cpu, e.get(1)))),
   sse('cvtps2dq', 'sse2', '66 0F5B /r Vx=,Wx', (e) => e.set(0, e.callValue('cvtps2dq', e.cpu, e.get(1)))),
   sse('cvttps2dq', 'sse2', 'F3 0F5B /r Vx=,Wx', (e) => e.set(0, e.callValue('cvttps2dq', e.cpu, e.get(1)))),
-  sse('cvtdq2pd', 'sse2', 'F3 0FE6 /r Vx=,Wq', (e) => e.set(0, fromLow(e.get(1)).simd1(SIMD.f64x2ConvertLowI32x4S))),
-  sse('cvtpd2dq', 'sse2', 'F2 0FE6 /r Vx=,Wx', (e) => e.set(0, fromLow(e.callValue('cvtpd2pi', e.cpu, e.get(1))))),
-  sse('cvttpd2dq', 'sse2', '66 0FE6 /r Vx=,Wx', (e) => e.set(0, fromLow(e.callValue('cvttpd2pi', e.cpu, e.get(1))))),
+  sse('cvtdq2pd', 'sse2', 'F3 0FE6 /r Vx=,Wq', (e) =>
+    e.set(0, fromLow(e.get(1)).simd1(SIMD.f64x2ConvertLowI32x4S)),
+  ),
+  sse('cvtpd2dq', 'sse2', 'F2 0FE6 /r Vx=,Wx', (e) =>
+    e.set(0, fromLow(e.callValue('cvtpd2pi', e.cpu, e.get(1)))),
+  ),
+  sse('cvttpd2dq', 'sse2', '66 0FE6 /r Vx=,Wx', (e) =>
+    e.set(0, fromLow(e.callValue('cvttpd2pi', e.cpu, e.get(1)))),
+  ),
 
-  // With MMX registers. CVTPI2PD from memory does not enter MMX state (SDM vol. 2).
+  // With MMX registers. From memory there is no MMX state to enter; where there is, an unmasked exception comes after it.
   sse('cvtpi2ps', 'sse', 'NP 0F2A /r Vq=,Qq', (e) => {
-    e.call('mmx_begin', e.cpu);
-    const r = e.callValue('cvtpi2ps', e.cpu, e.get(1));
-    e.set(0, r);
-    e.call('mmx_done', e.cpu);
+    const x = mmxSource(e);
+    e.set(0, e.callValue('cvtpi2ps', e.cpu, x));
   }),
   sse('cvtpi2pd', 'sse2', '66 0F2A /r Vx=,Qq', (e) => {
-    if (!e.isMem(1)) e.call('mmx_begin', e.cpu);
-    e.set(0, fromLow(e.get(1)).simd1(SIMD.f64x2ConvertLowI32x4S));
-    if (!e.isMem(1)) e.call('mmx_done', e.cpu);
+    const x = mmxSource(e);
+    e.set(0, fromLow(x).simd1(SIMD.f64x2ConvertLowI32x4S));
   }),
   ...(['t', ''] as const).flatMap((t) => {
     const opcode = t ? '0F2C' : '0F2D';
     const convert = (routine: string) => (e: Sem) => {
       e.call('mmx_begin', e.cpu);
-      e.set(0, e.callValue(routine, e.cpu, e.get(1)));
+      const x = e.get(1);
       e.call('mmx_done', e.cpu);
+      e.set(0, e.callValue(routine, e.cpu, x));
     };
     return [
       sse(`cvt${t}ps2pi`, 'sse', `NP ${opcode} /r Pq=,Wq`, convert(`cvt${t}ps2pi`)),
@@ -319,9 +368,17 @@ const ptest: Def = sse('ptest', 'sse4.1', '66 0F3817 /r Vx,Wx', (e) => {
   const b = e.get(1);
   const a = e.get(0);
   const none = (v: Val): Val => v.simd1(SIMD.anyTrue, 'i32').xor(1);
-  e.setStatus(none(a.simd2(b, SIMD.and)).mul(FLAG.ZF).or(none(b.simd2(a, SIMD.andnot)).mul(FLAG.CF)));
+  e.setStatus(
+    none(a.simd2(b, SIMD.and))
+      .mul(FLAG.ZF)
+      .or(none(b.simd2(a, SIMD.andnot)).mul(FLAG.CF)),
+  );
 });
 
-void i64;
-
-export const sseDefs: readonly Def[] = [...movesDefs, ...arithmeticDefs, ...blendDefs, ...conversionDefs, ptest];
+export const sseDefs: readonly Def[] = [
+  ...movesDefs,
+  ...arithmeticDefs,
+  ...blendDefs,
+  ...conversionDefs,
+  ptest,
+];

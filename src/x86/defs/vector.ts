@@ -46,7 +46,13 @@ export function sseBinary(name: string, opcode: string, op: VectorOp, feature: F
 }
 
 /** `op` on MMX operands: NP `opcode` /r Pq, Qq. It sees both in each half of a vector; its low half is the result. */
-export function mmxBinary(name: string, opcode: string, op: VectorOp, feature: Feature = 'mmx', source = 'Qq'): Def {
+export function mmxBinary(
+  name: string,
+  opcode: string,
+  op: VectorOp,
+  feature: Feature = 'mmx',
+  source = 'Qq',
+): Def {
   return {
     name,
     enc: [`NP ${opcode} /r Pq!,${source}`],
@@ -61,7 +67,13 @@ export function mmxBinary(name: string, opcode: string, op: VectorOp, feature: F
 }
 
 /** The MMX and the SSE form of an operation that works alike on lanes of both. */
-export function bothBinary(name: string, opcode: string, op: VectorOp, mmxFeature: Feature = 'mmx', sseFeature: Feature = 'sse2'): Def[] {
+export function bothBinary(
+  name: string,
+  opcode: string,
+  op: VectorOp,
+  mmxFeature: Feature = 'mmx',
+  sseFeature: Feature = 'sse2',
+): Def[] {
   return [mmxBinary(name, opcode, op, mmxFeature), sseBinary(name, opcode, op, sseFeature)];
 }
 
@@ -79,13 +91,18 @@ export function interleave(a: Val, b: Val, bytes: number, from: number, total: 8
 /** Bytes of `value` by the numbers in `index`; numbers from 16 on give 0. */
 export const swizzle = (value: Val, index: Val): Val => value.simd2(index, SIMD.swizzle);
 
+function atMost16(e: Sem, count: Val): Val {
+  const n = e.f.let(count);
+  return select(n.gtU(16), i32(16), n);
+}
+
 /** `value` moved down by `count` bytes (i32, 0 to 16 and more); zeros come in. */
-export function bytesDown(value: Val, count: Val): Val {
-  const n = select(count.gtU(16), i32(16), count);
+export function bytesDown(e: Sem, value: Val, count: Val): Val {
+  const n = atMost16(e, count);
   return swizzle(value, IOTA.simd2(splatOf(n, SIMD.i8x16Splat), SIMD.i8x16Add));
 }
-export function bytesUp(value: Val, count: Val): Val {
-  const n = select(count.gtU(16), i32(16), count);
+export function bytesUp(e: Sem, value: Val, count: Val): Val {
+  const n = atMost16(e, count);
   return swizzle(value, IOTA.simd2(splatOf(n, SIMD.i8x16Splat), SIMD.i8x16Sub));
 }
 
@@ -101,8 +118,7 @@ export function pick32(e: Sem, value: Val, pick: (lane: number) => Val): Val {
 
 /** All ones in the lanes of `bytes` whose bit in `mask` (i32) is set. */
 export function laneMask(mask: Val, bytes: 2 | 4 | 8): Val {
-  const lanes = Array.from({ length: 16 }, (_, at) => at);
-  const bits = v128(lanes.map((at) => ((1 << Math.floor(at / bytes)) >> (at % bytes === 0 ? 0 : 8)) & (at % bytes === 0 ? 0xff : 0)));
+  const bits = v128(Array.from({ length: 16 }, (_, at) => (at % bytes === 0 ? 1 << (at / bytes) : 0)));
   const chosen = splatOf(mask.and(0xff), bytes === 2 ? SIMD.i16x8Splat : SIMD.i32x4Splat);
   const equal = bytes === 2 ? SIMD.i16x8Eq : bytes === 4 ? SIMD.i32x4Eq : SIMD.i64x2Eq;
   const lowMask = splat((1n << BigInt(bytes === 8 ? 32 : bytes * 8)) - 1n, bytes);

@@ -13,7 +13,20 @@ import { routine, type Routine } from './library.ts';
 import type { Library } from '../sem.ts';
 
 /** Exception bits of MXCSR, and control bits (SDM vol. 1, figure 10-3). */
-export const MXCSR = { IE: 1, DE: 2, ZE: 4, OE: 8, UE: 16, PE: 32, DAZ: 64, UM: 0x800, OM: 0x400, PM: 0x1000, RC: 0x6000, FTZ: 0x8000 } as const;
+export const MXCSR = {
+  IE: 1,
+  DE: 2,
+  ZE: 4,
+  OE: 8,
+  UE: 16,
+  PE: 32,
+  DAZ: 64,
+  UM: 0x800,
+  OM: 0x400,
+  PM: 0x1000,
+  RC: 0x6000,
+  FTZ: 0x8000,
+} as const;
 
 /** Rounding modes as RC encodes them. */
 export const ROUND = { nearest: 0, down: 1, up: 2, zero: 3 } as const;
@@ -111,13 +124,24 @@ function increment(f: FunctionBuilder, mode: Val, sign: Val, mask: bigint): Val 
   return f.let(select(mode.eqz(), i64(half), directed));
 }
 
-const result = (fmt: Format, sign: Val, magnitude: Val): Val => out(fmt, sign.zext().shl(fmt.bits - 1).or(magnitude));
+const result = (fmt: Format, sign: Val, magnitude: Val): Val =>
+  out(
+    fmt,
+    sign
+      .zext()
+      .shl(fmt.bits - 1)
+      .or(magnitude),
+  );
 
 /** Both formats' routines. */
 function routines(fmt: Format): Routine[] {
   const t = fmt.int;
   const list: Routine[] = [];
-  const add = (name: string, params: readonly ('i32' | 'i64')[], body: (f: FunctionBuilder, lib: Library) => void): void => {
+  const add = (
+    name: string,
+    params: readonly ('i32' | 'i64')[],
+    body: (f: FunctionBuilder, lib: Library) => void,
+  ): void => {
     list.push(
       routine(`${fmt.name}_${name}`, ['i32', ...params], [t], (f, lib) => {
         body(f, lib);
@@ -190,7 +214,16 @@ function routines(fmt: Format): Routine[] {
       f.return(result(fmt, sign, select(finite, i64(infinity(fmt) - 1n), i64(infinity(fmt)))));
     });
     f.if(low.ne(0), () => raiseFlags(f, MXCSR.PE));
-    f.return(result(fmt, sign, exp.get.zext().shl(fmt.mant).or(rounded.get.and(fracMask(fmt)))));
+    f.return(
+      result(
+        fmt,
+        sign,
+        exp.get
+          .zext()
+          .shl(fmt.mant)
+          .or(rounded.get.and(fracMask(fmt))),
+      ),
+    );
   });
 
   /** At least one operand is a NaN: the first that is, made quiet (SDM vol. 1, table 4-7, SSE column). */
@@ -218,8 +251,14 @@ function routines(fmt: Format): Routine[] {
       denormals(f, a, b);
       f.if(infA, () => give(f, a.bits));
       f.if(infB, () => f.return(result(fmt, signB, i64(infinity(fmt)))));
-      const cancelled = f.let(loadMxcsr(f).and(MXCSR.RC).eq(ROUND.down << 13));
-      f.if(isZero(fmt, a).and(isZero(fmt, b)), () => f.return(result(fmt, select(a.sign.eq(signB), a.sign, cancelled), i64(0))));
+      const cancelled = f.let(
+        loadMxcsr(f)
+          .and(MXCSR.RC)
+          .eq(ROUND.down << 13),
+      );
+      f.if(isZero(fmt, a).and(isZero(fmt, b)), () =>
+        f.return(result(fmt, select(a.sign.eq(signB), a.sign, cancelled), i64(0))),
+      );
       const x = normalise(f, fmt, a);
       const y = normalise(f, fmt, b);
       const swap = f.let(x.exp.ltS(y.exp));
@@ -298,7 +337,14 @@ function routines(fmt: Format): Routine[] {
       quotient.set(dividend.divU(divisor));
       rest.set(dividend.sub(quotient.get.mul(divisor)));
       const shift = f.let(quotient.get.clz());
-      call(f, lib, 'pack', sign, exp.add(24).sub(shift.wrap()), quotient.get.shl(shift).or(rest.get.ne(0).zext()));
+      call(
+        f,
+        lib,
+        'pack',
+        sign,
+        exp.add(24).sub(shift.wrap()),
+        quotient.get.shl(shift).or(rest.get.ne(0).zext()),
+      );
       return;
     }
     const divisor = f.let(y.sig.shrU(1));
@@ -432,7 +478,13 @@ export const floatRoutines: readonly Routine[] = [
     const a = parts(f, F32, f.p(1));
     f.if(isNaN(F32, a), () => {
       f.if(a.frac.and(quietBit(F32)).eqz(), () => raiseFlags(f, MXCSR.IE));
-      f.return(a.sign.zext().shl(63).or(a.frac.shl(29)).or(infinity(F64) | quietBit(F64)));
+      f.return(
+        a.sign
+          .zext()
+          .shl(63)
+          .or(a.frac.shl(29))
+          .or(infinity(F64) | quietBit(F64)),
+      );
     });
     f.if(isDenormal(a), () => raiseFlags(f, MXCSR.DE));
     f.return(f.p(1).reinterpret().promote().reinterpret());
@@ -464,7 +516,9 @@ export const floatRoutines: readonly Routine[] = [
     f.if(flags.get.eqz(), () => f.return());
     const mxcsr = loadMxcsr(f);
     const enabled = f.let(mxcsr.shrU(7).and(0x3f).not());
-    f.if(flags.get.and(enabled).and(MXCSR.IE | MXCSR.DE | MXCSR.ZE), () => flags.set(flags.get.and(MXCSR.IE | MXCSR.DE | MXCSR.ZE)));
+    f.if(flags.get.and(enabled).and(MXCSR.IE | MXCSR.DE | MXCSR.ZE), () =>
+      flags.set(flags.get.and(MXCSR.IE | MXCSR.DE | MXCSR.ZE)),
+    );
     f.store('32', cpu, mxcsr.or(flags.get), CPU.mxcsr);
     f.if(flags.get.and(enabled), () => {
       const taken = f.load('32', cpu, CPU.cr4).and(CR4.OSXMMEXCPT);

@@ -5,7 +5,7 @@
  */
 import { CPU } from '../layout.ts';
 import type { FunctionBuilder } from '../wasm/function.ts';
-import { bitselect, fromLow, lane32, lane64, lanes32, SIMD, splat, splatOf, ZERO128 } from '../wasm/simd.ts';
+import { bitselect, fromLow, lane32, lane64, SIMD, splat, splatOf, ZERO128 } from '../wasm/simd.ts';
 import { i32, i64, select, shuffle, type Val } from '../wasm/value.ts';
 import { MXCSR } from './float.ts';
 import { routine, type Routine } from './library.ts';
@@ -55,23 +55,56 @@ function tests(shape: Shape): Tests {
   if (shape.type !== 'v128') {
     return {
       zero: (x) => x.shl(1).eqz(),
-      normal: (x) => x.and(abs).sub(min).ltU(inf - min),
-      clear: (x) => x.and(abs).sub(min + 1n).ltU(inf - min - 1n),
-      plain: (x) => x.and(abs).sub(min).leU(inf - min).or(x.shl(1).eqz()),
+      normal: (x) =>
+        x
+          .and(abs)
+          .sub(min)
+          .ltU(inf - min),
+      clear: (x) =>
+        x
+          .and(abs)
+          .sub(min + 1n)
+          .ltU(inf - min - 1n),
+      plain: (x) =>
+        x
+          .and(abs)
+          .sub(min)
+          .leU(inf - min)
+          .or(x.shl(1).eqz()),
       all: (mask) => mask,
     };
   }
   const bytes = intBytes(shape);
   const [ge, le, lt, gt, absolute, equal, allTrue] = is32(shape)
     ? [SIMD.f32x4Ge, SIMD.f32x4Le, SIMD.f32x4Lt, SIMD.f32x4Gt, SIMD.f32x4Abs, SIMD.f32x4Eq, SIMD.i32x4AllTrue]
-    : [SIMD.f64x2Ge, SIMD.f64x2Le, SIMD.f64x2Lt, SIMD.f64x2Gt, SIMD.f64x2Abs, SIMD.f64x2Eq, SIMD.i64x2AllTrue];
+    : [
+        SIMD.f64x2Ge,
+        SIMD.f64x2Le,
+        SIMD.f64x2Lt,
+        SIMD.f64x2Gt,
+        SIMD.f64x2Abs,
+        SIMD.f64x2Eq,
+        SIMD.i64x2AllTrue,
+      ];
   const c = (bits: bigint): Val => splat(bits, bytes);
   return {
     zero: (x) => x.simd2(ZERO128, equal),
-    normal: (x) => x.simd1(absolute).simd2(c(min), ge).simd2(x.simd1(absolute).simd2(c(inf), lt), SIMD.and),
-    clear: (x) => x.simd1(absolute).simd2(c(min), gt).simd2(x.simd1(absolute).simd2(c(inf), lt), SIMD.and),
+    normal: (x) =>
+      x
+        .simd1(absolute)
+        .simd2(c(min), ge)
+        .simd2(x.simd1(absolute).simd2(c(inf), lt), SIMD.and),
+    clear: (x) =>
+      x
+        .simd1(absolute)
+        .simd2(c(min), gt)
+        .simd2(x.simd1(absolute).simd2(c(inf), lt), SIMD.and),
     plain: (x) =>
-      x.simd1(absolute).simd2(c(min), ge).simd2(x.simd2(ZERO128, equal), SIMD.or).simd2(x.simd1(absolute).simd2(c(inf), le), SIMD.and),
+      x
+        .simd1(absolute)
+        .simd2(c(min), ge)
+        .simd2(x.simd2(ZERO128, equal), SIMD.or)
+        .simd2(x.simd1(absolute).simd2(c(inf), le), SIMD.and),
     all: (mask) => mask.simd1(allTrue, 'i32'),
   };
 }
@@ -81,7 +114,10 @@ const either = (shape: Shape, a: Val, b: Val): Val => (shape.type === 'v128' ? a
 
 /** Round to nearest, PE set and masked: an inexact result changes nothing. */
 function settled(f: FunctionBuilder): Val {
-  return f.load('32', f.p(0), CPU.mxcsr).and(MXCSR.RC | MXCSR.PM | MXCSR.PE).eq(MXCSR.PM | MXCSR.PE);
+  return f
+    .load('32', f.p(0), CPU.mxcsr)
+    .and(MXCSR.RC | MXCSR.PM | MXCSR.PE)
+    .eq(MXCSR.PM | MXCSR.PE);
 }
 
 function extract(shape: Shape, vector: Val, lane: number): Val {
@@ -152,7 +188,8 @@ function shapeRoutines(shape: Shape): Routine[] {
           const okA = f.let(either(shape, test.normal(a), test.zero(a)));
           const zeroA = (): Val => test.zero(a);
           let good: Val;
-          if (op === 'div') good = both(shape, both(shape, okA, test.normal(b)), either(shape, test.clear(r), zeroA()));
+          if (op === 'div')
+            good = both(shape, both(shape, okA, test.normal(b)), either(shape, test.clear(r), zeroA()));
           else {
             const okB = f.let(either(shape, test.normal(b), test.zero(b)));
             const zero = op === 'mul' ? either(shape, zeroA(), test.zero(b)) : test.zero(r);
@@ -179,7 +216,9 @@ function shapeRoutines(shape: Shape): Routine[] {
       f.if(settled(f), () => {
         // The root of a normal number is normal; of a zero it is that zero.
         const root =
-          shape.type === 'v128' ? a.simd1(is32(shape) ? SIMD.f32x4Sqrt : SIMD.f64x2Sqrt) : a.reinterpret().fsqrt().reinterpret();
+          shape.type === 'v128'
+            ? a.simd1(is32(shape) ? SIMD.f32x4Sqrt : SIMD.f64x2Sqrt)
+            : a.reinterpret().fsqrt().reinterpret();
         const notNegative =
           shape.type === 'v128'
             ? a.simd2(ZERO128, is32(shape) ? SIMD.f32x4Ge : SIMD.f64x2Ge)
@@ -189,7 +228,9 @@ function shapeRoutines(shape: Shape): Routine[] {
       });
       start(f);
       const x = f.callValue(lib(`daz_${suffix}`), f.p(0), a);
-      const r = byLanes(f, shape, (lane) => f.callValue(lib(`${shape.scalar}_sqrt`), f.p(0), extract(shape, x, lane)));
+      const r = byLanes(f, shape, (lane) =>
+        f.callValue(lib(`${shape.scalar}_sqrt`), f.p(0), extract(shape, x, lane)),
+      );
       finish(f, lib);
       f.return(r);
       f.unreachable();
@@ -204,7 +245,13 @@ function shapeRoutines(shape: Shape): Routine[] {
       f.if(test.all(both(shape, test.plain(a), test.plain(b))), () => f.return());
       start(f);
       for (let lane = 0; lane < shape.lanes; lane++) {
-        f.call(lib(`${shape.scalar}_compare_flags`), f.p(0), extract(shape, a, lane), extract(shape, b, lane), f.p(3));
+        f.call(
+          lib(`${shape.scalar}_compare_flags`),
+          f.p(0),
+          extract(shape, a, lane),
+          extract(shape, b, lane),
+          f.p(3),
+        );
       }
       finish(f, lib);
     }),
@@ -218,7 +265,13 @@ function shapeRoutines(shape: Shape): Routine[] {
         f.call(lib(`compare_flags_${suffix}`), f.p(0), a, b, i32(1));
         // a < b ? a : b (a > b for MAX): with NaNs and equal zeros the second operand, unchanged.
         if (shape.type === 'v128') {
-          const compare = is32(shape) ? (op === 'min' ? SIMD.f32x4Lt : SIMD.f32x4Gt) : op === 'min' ? SIMD.f64x2Lt : SIMD.f64x2Gt;
+          const compare = is32(shape)
+            ? op === 'min'
+              ? SIMD.f32x4Lt
+              : SIMD.f32x4Gt
+            : op === 'min'
+              ? SIMD.f64x2Lt
+              : SIMD.f64x2Gt;
           f.return(bitselect(a, b, a.simd2(b, compare)));
         } else {
           const x = a.reinterpret();
@@ -240,7 +293,9 @@ function shapeRoutines(shape: Shape): Routine[] {
       f.call(lib(`compare_flags_${suffix}`), f.p(0), a, b, predicate.eq(1).or(predicate.eq(2)));
       const result = f.local(type);
       if (shape.type === 'v128') {
-        const ops = is32(shape) ? [SIMD.f32x4Eq, SIMD.f32x4Lt, SIMD.f32x4Le] : [SIMD.f64x2Eq, SIMD.f64x2Lt, SIMD.f64x2Le];
+        const ops = is32(shape)
+          ? [SIMD.f32x4Eq, SIMD.f32x4Lt, SIMD.f32x4Le]
+          : [SIMD.f64x2Eq, SIMD.f64x2Lt, SIMD.f64x2Le];
         const ne = is32(shape) ? SIMD.f32x4Ne : SIMD.f64x2Ne;
         const cases = ops.map((sub) => () => result.set(a.simd2(b, sub)));
         f.switch(predicate, cases, () => result.set(a.simd2(a, ne).simd2(b.simd2(b, ne), SIMD.or)));
@@ -291,15 +346,23 @@ function shapeRoutines(shape: Shape): Routine[] {
         const subs = is32(shape)
           ? [SIMD.f32x4Nearest, SIMD.f32x4Floor, SIMD.f32x4Ceil, SIMD.f32x4Trunc]
           : [SIMD.f64x2Nearest, SIMD.f64x2Floor, SIMD.f64x2Ceil, SIMD.f64x2Trunc];
-        f.switch(mode, subs.slice(0, 3).map((sub) => () => r.set(x.simd1(sub))), () => r.set(x.simd1(subs[3] as number)));
+        f.switch(
+          mode,
+          subs.slice(0, 3).map((sub) => () => r.set(x.simd1(sub))),
+          () => r.set(x.simd1(subs[3] as number)),
+        );
         const ne = is32(shape) ? SIMD.f32x4Ne : SIMD.f64x2Ne;
         const nan = f.let(x.simd2(x, ne));
         const quiet = splat(QUIET[shape.scalar], intBytes(shape));
-        f.if(r.get.simd2(x, ne).simd2(nan, SIMD.andnot).simd1(SIMD.anyTrue, 'i32'), () => flags.set(MXCSR.PE));
+        f.if(r.get.simd2(x, ne).simd2(nan, SIMD.andnot).simd1(SIMD.anyTrue, 'i32'), () =>
+          flags.set(MXCSR.PE),
+        );
         f.if(nan.simd1(SIMD.anyTrue, 'i32'), () => {
           r.set(bitselect(x.simd2(quiet, SIMD.or), r.get, nan));
           const isQuiet = x.simd2(quiet, SIMD.and).simd2(quiet, is32(shape) ? SIMD.i32x4Eq : SIMD.i64x2Eq);
-          f.if(nan.simd2(isQuiet, SIMD.andnot).simd1(SIMD.anyTrue, 'i32'), () => flags.set(flags.get.or(MXCSR.IE)));
+          f.if(nan.simd2(isQuiet, SIMD.andnot).simd1(SIMD.anyTrue, 'i32'), () =>
+            flags.set(flags.get.or(MXCSR.IE)),
+          );
         });
       } else {
         const ops = is32(shape) ? [0x90, 0x8e, 0x8d, 0x8f] : [0x9e, 0x9c, 0x9b, 0x9d];
@@ -330,7 +393,12 @@ function shapeRoutines(shape: Shape): Routine[] {
         const y = f.callValue(lib(`daz_${suffix}`), f.p(0), f.p(2));
         start(f);
         const r = byLanes(f, shape, (lane) =>
-          f.callValue(lib(`${shape.scalar}_${lane % 2 === 0 ? 'sub' : 'add'}`), f.p(0), extract(shape, x, lane), extract(shape, y, lane)),
+          f.callValue(
+            lib(`${shape.scalar}_${lane % 2 === 0 ? 'sub' : 'add'}`),
+            f.p(0),
+            extract(shape, x, lane),
+            extract(shape, y, lane),
+          ),
         );
         finish(f, lib);
         f.return(r);
@@ -346,17 +414,29 @@ function shapeRoutines(shape: Shape): Routine[] {
         const zeroLane = is32(shape) ? i32(0) : i64(0);
         const x = f.callValue(lib(`daz_${suffix}`), f.p(0), f.p(1));
         const y = f.callValue(lib(`daz_${suffix}`), f.p(0), f.p(2));
-        const chosen = (lane: number): Val => f.p(3).shrU(4 + lane).and(1);
+        const chosen = (lane: number): Val =>
+          f
+            .p(3)
+            .shrU(4 + lane)
+            .and(1);
         start(f);
         const products = Array.from({ length: shape.lanes }, (_, lane) =>
           f.ifValue(
             chosen(lane),
-            () => f.callValue(lib(`${shape.scalar}_mul`), f.p(0), extract(shape, x, lane), extract(shape, y, lane)),
+            () =>
+              f.callValue(
+                lib(`${shape.scalar}_mul`),
+                f.p(0),
+                extract(shape, x, lane),
+                extract(shape, y, lane),
+              ),
             () => zeroLane,
           ),
         );
         finish(f, lib);
-        const plus = (a: Val, b: Val): Val => f.callValue(lib(`${shape.scalar}_add`), f.p(0), a, b);
+        // What lies between is an operand like others: DAZ clears it.
+        const daz = (value: Val): Val => f.callValue(lib(is32(shape) ? 'daz_ss' : 'daz_sd'), f.p(0), value);
+        const plus = (a: Val, b: Val): Val => f.callValue(lib(`${shape.scalar}_add`), f.p(0), daz(a), daz(b));
         start(f);
         let sums = [plus(products[0] as Val, products[1] as Val)];
         if (shape.lanes === 4) {
@@ -382,7 +462,10 @@ const SD = SHAPES[3] as Shape;
 
 /** PE would be new, or is not masked. */
 const freshPe = (f: FunctionBuilder): Val =>
-  f.load('32', f.p(0), CPU.mxcsr).and(MXCSR.PM | MXCSR.PE).ne(MXCSR.PM | MXCSR.PE);
+  f
+    .load('32', f.p(0), CPU.mxcsr)
+    .and(MXCSR.PM | MXCSR.PE)
+    .ne(MXCSR.PM | MXCSR.PE);
 
 /** Rounding mode in force: `truncate` or MXCSR.RC. */
 const roundMode = (f: FunctionBuilder, truncate: boolean): Val =>
@@ -399,7 +482,9 @@ function conversionRoutines(): Routine[] {
       list.push(
         routine(`cvtsi${bits}2${suffix}`, ['i32', type], [shape.type], (f, lib) => {
           const value = f.p(1);
-          const convert = value.op1([scalar === 'f32' ? (bits === 32 ? 0xb2 : 0xb4) : bits === 32 ? 0xb7 : 0xb9], scalar).reinterpret();
+          const convert = value
+            .op1([scalar === 'f32' ? (bits === 32 ? 0xb2 : 0xb4) : bits === 32 ? 0xb7 : 0xb9], scalar)
+            .reinterpret();
           if (bits === 32 && scalar === 'f64') {
             f.return(convert);
           } else {
@@ -420,11 +505,23 @@ function conversionRoutines(): Routine[] {
           routine(`cvt${truncate ? 't' : ''}${suffix}2si${bits}`, ['i32', shape.type], [type], (f, lib) => {
             const x = f.p(1);
             // In range: whole numbers, and truncation when PE says nothing new.
-            const limit = scalar === 'f32' ? (bits === 32 ? 0x4f000000n : 0x5f000000n) : bits === 32 ? 0x41e0000000000000n : 0x43e0000000000000n;
+            const limit =
+              scalar === 'f32'
+                ? bits === 32
+                  ? 0x4f000000n
+                  : 0x5f000000n
+                : bits === 32
+                  ? 0x41e0000000000000n
+                  : 0x43e0000000000000n;
             f.if(test.normal(x).and(x.and(ABS[scalar]).ltU(limit)).or(test.zero(x)), () => {
               // trunc_sat: opcodes 0xfc 0..7.
-              const cut = f.let(x.reinterpret().op1([0xfc, (bits === 32 ? 0 : 4) + (scalar === 'f32' ? 0 : 2)], type));
-              const back = cut.op1([scalar === 'f32' ? (bits === 32 ? 0xb2 : 0xb4) : bits === 32 ? 0xb7 : 0xb9], scalar);
+              const cut = f.let(
+                x.reinterpret().op1([0xfc, (bits === 32 ? 0 : 4) + (scalar === 'f32' ? 0 : 2)], type),
+              );
+              const back = cut.op1(
+                [scalar === 'f32' ? (bits === 32 ? 0xb2 : 0xb4) : bits === 32 ? 0xb7 : 0xb9],
+                scalar,
+              );
               const whole = back.feq(x.reinterpret());
               f.if(truncate ? whole.or(freshPe(f).eqz()) : whole, () => f.return(cut));
             });
@@ -481,7 +578,12 @@ function conversionRoutines(): Routine[] {
         const r = f.let(x.simd1(SIMD.demoteF64x2Zero));
         // Widened again so that the test has as many lanes as the operand.
         const wide = shuffle(r, r, [0, 1, 2, 3, 0, 1, 2, 3, 4, 5, 6, 7, 4, 5, 6, 7]);
-        f.if(tests(PD).all(tests(PD).normal(x)).and(tests(PS).all(tests(PS).clear(f.let(wide)))), () => f.return(r));
+        f.if(
+          tests(PD)
+            .all(tests(PD).normal(x))
+            .and(tests(PS).all(tests(PS).clear(f.let(wide)))),
+          () => f.return(r),
+        );
       });
       start(f);
       const y = f.callValue(lib('daz_pd'), f.p(0), x);
@@ -493,7 +595,10 @@ function conversionRoutines(): Routine[] {
     }),
     routine('cvtdq2ps', ['i32', 'v128'], ['v128'], (f, lib) => {
       const x = f.p(1);
-      const exact = x.simd2(splat(1 << 24, 4), SIMD.i32x4Add).simd2(splat(1 << 25, 4), SIMD.i32x4LtU).simd1(SIMD.i32x4AllTrue, 'i32');
+      const exact = x
+        .simd2(splat(1 << 24, 4), SIMD.i32x4Add)
+        .simd2(splat(1 << 25, 4), SIMD.i32x4LtU)
+        .simd1(SIMD.i32x4AllTrue, 'i32');
       f.if(exact.or(settled(f)), () => f.return(x.simd1(SIMD.f32x4ConvertI32x4S)));
       start(f);
       const r = byLanes(f, PS, (lane) => f.callValue(lib('f32_from_i64'), f.p(0), lane32(x, lane).sext()));
@@ -547,6 +652,8 @@ function conversionRoutines(): Routine[] {
   }
   return list;
 }
-void lanes32;
 
-export const sseFloatRoutines: readonly Routine[] = [...SHAPES.flatMap(shapeRoutines), ...conversionRoutines()];
+export const sseFloatRoutines: readonly Routine[] = [
+  ...SHAPES.flatMap(shapeRoutines),
+  ...conversionRoutines(),
+];

@@ -174,7 +174,9 @@ export function splat(value: bigint | number, bytes: 1 | 2 | 4 | 8): Val {
 
 /** The vector of four 32-bit lanes, lowest first. */
 export function lanes32(values: readonly number[]): Val {
-  return v128(values.flatMap((value) => [value & 0xff, (value >>> 8) & 0xff, (value >>> 16) & 0xff, value >>> 24]));
+  return v128(
+    values.flatMap((value) => [value & 0xff, (value >>> 8) & 0xff, (value >>> 16) & 0xff, value >>> 24]),
+  );
 }
 
 export const ZERO128: Val = v128(new Array<number>(16).fill(0));
@@ -191,7 +193,9 @@ export function bitselect(a: Val, b: Val, mask: Val): Val {
 
 /** An integer in the low lane, the others zero. */
 export function fromLow(value: Val): Val {
-  return value.t === 'i64' ? ZERO128.withLane(SIMD.i64x2Replace, 0, value) : ZERO128.withLane(SIMD.i32x4Replace, 0, value);
+  return value.t === 'i64'
+    ? ZERO128.withLane(SIMD.i64x2Replace, 0, value)
+    : ZERO128.withLane(SIMD.i32x4Replace, 0, value);
 }
 
 /** Shift of all lanes by an i32 count (taken modulo the lane's width). */
