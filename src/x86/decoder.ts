@@ -211,6 +211,8 @@ export function decode(table: OpcodeTable, mode: DecodeMode, bytes: Uint8Array, 
     if (candidate.form === 'mem' && !memory) continue;
     if (candidate.form === 'reg' && memory) continue;
     if (long ? candidate.no64 : candidate.only64) continue;
+    // 90 is NOP, not XCHG of rAX with itself (which would clear the upper half); with REX.B it exchanges R8.
+    if (candidate.plus && byte === 0x90 && map === 0 && (insn.rex & 1) === 0) continue;
     if (candidate.vex) {
       if (candidate.vex.l !== 'any' && candidate.vex.l !== insn.vexL) continue;
       if (candidate.vex.w !== 'any' && candidate.vex.w !== vexW) continue;
