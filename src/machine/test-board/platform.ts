@@ -1,0 +1,37 @@
+/** The test board as the machine's platform. */
+import { uartInput } from '../../chipset/uart.ts';
+import type { Platform } from '../machine.ts';
+import {
+  type TestBoard,
+  type TestBoardConfig,
+  boardAcknowledge,
+  boardAdvance,
+  boardExit,
+  boardInterrupt,
+  boardNextEvent,
+  boardTakeNmi,
+  boardTurn,
+  createTestBoard,
+} from './board.ts';
+
+export interface TestBoardPlatform extends Platform {
+  readonly state: TestBoard;
+}
+
+export function testBoardPlatform(config: TestBoardConfig): TestBoardPlatform {
+  const state = createTestBoard(config);
+  return {
+    state,
+    turn: (now) => boardTurn(state, now),
+    exit: (vp, exit, world) => boardExit(state, vp, exit, world),
+    advance: (world) => boardAdvance(state, world),
+    nextEvent: () => boardNextEvent(state),
+    interrupt: (vp) => boardInterrupt(state, vp),
+    acknowledge: (vp, world) => boardAcknowledge(state, vp, world),
+    takeNmi: (vp) => boardTakeNmi(state, vp),
+    serialInput: (unit, bytes, world) => {
+      const taken = unit === 0 ? uartInput(state.com1, world.now, bytes) : 0;
+      return { taken, actions: boardAdvance(state, world) };
+    },
+  };
+}
