@@ -13,8 +13,9 @@ import type { Routine } from './runtime/library.ts';
 import { segmentRoutines } from './runtime/segments.ts';
 import { stringRoutines } from './runtime/string.ts';
 import { systemRoutines } from './runtime/system.ts';
+import { simdDefs, simdRoutines } from './simd.ts';
 
-export const x86Defs: readonly Def[] = [...arithmeticDefs, ...shiftDefs, ...moveDefs, ...controlDefs, ...stringDefs, ...systemDefs];
+export const x86Defs: readonly Def[] = [...arithmeticDefs, ...shiftDefs, ...moveDefs, ...controlDefs, ...stringDefs, ...systemDefs, ...simdDefs];
 
 export const x86Routines: readonly Routine[] = [
   ...integerRoutines,
@@ -23,4 +24,5 @@ export const x86Routines: readonly Routine[] = [
   ...eventRoutines,
   ...farRoutines,
   ...systemRoutines,
+  ...simdRoutines,
 ];

@@ -136,7 +136,21 @@ export class OneInstruction {
     put(CPU.cr0, this.cr0);
     put(CPU.cr4, this.cr4);
     put(CPU.xcr0, this.xcr0);
-    for (const offset of [CPU.deliver, CPU.special, CPU.delivering, CPU.answers, CPU.answersUsed, CPU.shadow])
+    for (const offset of [
+      CPU.deliver,
+      CPU.special,
+      CPU.delivering,
+      CPU.answers,
+      CPU.answersUsed,
+      CPU.shadow,
+      CPU.fop,
+      CPU.fip,
+      CPU.fip + 4,
+      CPU.fcs,
+      CPU.fdp,
+      CPU.fdp + 4,
+      CPU.fds,
+    ])
       put(offset, 0);
     engine.tlbFlush(cpu);
     engine.updateMode(cpu);
