@@ -27,6 +27,7 @@ export function configureVcpu(engine: Engine, cpu: number, model: CpuModel, seed
   write64(engine, cpu + CPU.entropy, seed === 0n ? 0x9e3779b97f4a7c15n : seed);
   write64(engine, cpu + CPU.tscOffset, tscOffset);
   engine.view.setUint32(cpu + CPU.tscMultiplier, tscMultiplier, true);
+  engine.view.setUint32(cpu + CPU.vendor, model.vendor === 'amd' ? 0 : 1, true);
   write64(engine, cpu + CPU.miscEnable, model.vendor === 'intel' ? 0x1n : 0n);
 }
 

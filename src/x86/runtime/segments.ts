@@ -137,9 +137,11 @@ export const segmentRoutines: readonly Routine[] = [
     const cpl = f.let(f.load('32', cpu, CPU.cpl));
     for (const index of [ES, DS, FS, GS]) {
       const attr = f.let(f.load('32', cpu, segField(index, SEG.attr)));
-      f.if(attr.and(ATTR.unusable).eqz().and(attr.and(0xc).ne(0xc)).and(dplOf(attr).ltU(cpl)), () =>
-        f.call(lib('null_segment'), cpu, i32(index), i32(0)),
-      );
+      // The selector becomes null; the base, which 64-bit mode uses for FS and GS, stays.
+      f.if(attr.and(ATTR.unusable).eqz().and(attr.and(0xc).ne(0xc)).and(dplOf(attr).ltU(cpl)), () => {
+        f.store('32', cpu, i32(0), segField(index, SEG.selector));
+        f.store('32', cpu, i32(ATTR.unusable), segField(index, SEG.attr));
+      });
     }
   }),
 ];

@@ -12,10 +12,13 @@ const gp0 = (f: FunctionBuilder, lib: Library, cpu: Val): void => f.call(lib('ra
 
 /** MSRs that hold what was written and do nothing: machine-check banks, debug control, AMD's configuration registers. */
 const KEPT_MSRS: readonly number[] = [
+  // PERFEVTSEL0-3 and PERFCTR0-3 of AMD: present on every family, they count nothing here.
+  ...Array.from({ length: 8 }, (_, i) => 0xc0010000 + i),
   0x17a, 0x17b, 0x1d9, 0xc0010015, 0xc0010010, 0xc0011029, 0xc0011022, 0xc001001f, 0xc001102a, 0xc0011020, 0xc0011023,
-  // MCi_CTL, STATUS, ADDR, MISC of two banks.
-  ...Array.from({ length: 8 }, (_, i) => 0x400 + i),
 ];
+
+/** MCi_CTL, STATUS, ADDR, MISC of two banks: CTL takes all zeros or all ones, the others only zeros. */
+const MACHINE_CHECK_MSRS: readonly number[] = Array.from({ length: 8 }, (_, i) => 0x400 + i);
 
 /** MSRs with a fixed value that ignore or refuse writes. */
 const CONSTANT_MSRS: readonly (readonly [number, bigint])[] = [
@@ -28,7 +31,7 @@ const CONSTANT_MSRS: readonly (readonly [number, bigint])[] = [
 ];
 
 /** MSRs that the processor itself keeps: number, offset, and what a write must satisfy. */
-type Rule = 'any' | 'constant' | 'canonical' | 'pat' | 'efer' | 'tsc' | 'low32' | 'mtrr-type' | 'read-only' | 'misc' | 'base';
+type Rule = 'any' | 'constant' | 'mc-control' | 'mc-value' | 'canonical' | 'pat' | 'efer' | 'tsc' | 'low32' | 'mtrr-type' | 'read-only' | 'misc' | 'base';
 const MSRS: readonly (readonly [number, number, Rule])[] = [
   [0x10, -1, 'tsc'],
   [0x174, CPU.sysenterCs, 'any'],
@@ -49,6 +52,7 @@ const MSRS: readonly (readonly [number, number, Rule])[] = [
   [0xda0, CPU.xss, 'read-only'],
   ...[0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f].map((n, i): [number, number, Rule] => [n, CPU.mtrrFixed + i * 8, 'any']),
   ...KEPT_MSRS.map((n, i): [number, number, Rule] => [n, CPU.keptMsr + i * 8, 'any']),
+  ...MACHINE_CHECK_MSRS.map((n, i): [number, number, Rule] => [n, CPU.keptMsr + (KEPT_MSRS.length + i) * 8, i % 4 === 0 ? 'mc-control' : 'mc-value']),
   ...CONSTANT_MSRS.map(([n]): [number, number, Rule] => [n, 0, 'constant']),
   ...Array.from({ length: 16 }, (_, i): [number, number, Rule] => [0x200 + i, CPU.mtrrVariable + i * 8, 'any']),
 ];
@@ -213,6 +217,14 @@ export const systemRoutines: readonly Routine[] = [
             case 'constant':
               if (number !== 0x8b) gp0(f, lib, cpu);
               break;
+            case 'mc-control':
+              f.if(value.ne(0).and(value.ne(-1)), () => gp0(f, lib, cpu));
+              put();
+              break;
+            case 'mc-value':
+              f.if(value.ne(0), () => gp0(f, lib, cpu));
+              put();
+              break;
             case 'misc':
               put();
               break;
@@ -262,8 +274,10 @@ export const systemRoutines: readonly Routine[] = [
   /** Bit of the MSR permission map (APM vol. 2, 15.11), when there is one. */
   routine('msr_intercepted', ['i32', 'i32', 'i32'], ['i32'], (f) => {
     const map = f.let(f.load('32', f.p(0), CPU.msrMap));
-    f.if(map.eqz(), () => f.return(i32(0)));
     const n = f.p(1);
+    // AMD's own range does not exist elsewhere.
+    f.if(n.shrU(16).eq(0xc001).and(f.load('32', f.p(0), CPU.vendor)), () => f.return(i32(1)));
+    f.if(map.eqz(), () => f.return(i32(0)));
     const at = (base: number): void => {
       const bit = f.let(n.and(0x1fff).shl(1).add(f.p(2)));
       f.return(f.load('8u', map.add(base).add(bit.shrU(3))).shrU(bit.and(7)).and(1));
@@ -332,6 +346,8 @@ export const systemRoutines: readonly Routine[] = [
       storeEflags(f, cpu, f.let(flags.and(~(FLAG.IF | FLAG.VM | FLAG.RF))));
       f.call(lib('flat_segments'), cpu, cs, i32(0), i32(0));
     });
+    // The trap of a single step follows TF as it is now, not as it was.
+    f.store('32', cpu, f.load('32', cpu, CPU.eflags).shrU(8).and(1), CPU.stepTf);
   }),
   routine('sysret', ['i32', 'i32'], [], (f, lib) => {
     const cpu = f.p(0);
@@ -348,6 +364,7 @@ export const systemRoutines: readonly Routine[] = [
     );
     f.call(lib('flat_segments'), cpu, f.let(select(wide, star.add(16), star)), i32(3), wide);
     f.store('64', cpu, select(wide, rcx, rcx.and(0xffffffffn)), CPU.rip);
+    f.store('32', cpu, f.load('32', cpu, CPU.eflags).shrU(8).and(1), CPU.stepTf);
   }),
   routine('sysenter', ['i32'], [], (f, lib) => {
     const cpu = f.p(0);
