@@ -145,8 +145,6 @@ export const CPU = {
   /** u32 each: RF and shadow bits that the stepped instruction consumed. */
   steppedRf: 0x958,
   steppedShadow: 0x95c,
-  /** u32: FXOPTION bits: how FXSAVE and XSAVE differ between vendors. */
-  fxOptions: 0x960,
   /** PDPTE registers of PAE paging: 4 * 8. */
   pdpte: 0x5e0, // -> 0x600
 
@@ -340,12 +338,6 @@ export const RUN = {
   exit: 2,
   /** CPU.pending can be taken now. */
   interrupt: 3,
-} as const;
-
-/** Bits of `CPU.fxOptions`. */
-export const FXOPTION = {
-  /** AMD: FOP, FIP and FDP are saved as zero unless an x87 exception is pending (FSW.ES). */
-  pointersOnError: 1,
 } as const;
 
 /** Bits of `CPU.mode`: what the decoding of a block depends on. */

@@ -1,5 +1,5 @@
 /** SSE, SSE2, SSE3 and SSE4.1 on floating-point vectors and scalars (SDM vol. 2; opcode maps ). */
-import { FLAG } from '../layout.ts';
+import { CPU, FLAG } from '../layout.ts';
 import type { Sem } from '../sem.ts';
 import { bitselect, fromLow, lane32, lane64, shiftLanes, SIMD, splatOf, ZERO128 } from '../wasm/simd.ts';
 import { i32, select, shuffle, type Val } from '../wasm/value.ts';
@@ -298,12 +298,18 @@ function insertps(e: Sem, value: Val, imm: Val): void {
   e.set(0, inserted.simd2(laneMask(imm.and(15), 4), SIMD.andnot));
 }
 
-/** The integers that CVTPI2xx converts. */
-function mmxSource(e: Sem): Val {
-  if (e.isMem(1)) return e.get(1);
-  e.call('mmx_begin', e.cpu);
+/**
+ * The integers that CVTPI2xx converts. From memory CVTPI2PD enters no MMX state; CVTPI2PS does on Intel (SDM vol. 2), but not
+ * on AMD (measured).
+ */
+function mmxSource(e: Sem, always: boolean): Val {
+  const enter = (name: string): void => {
+    if (!e.isMem(1)) e.call(name, e.cpu);
+    else if (always) e.f.if(e.field32(CPU.vendor), () => e.call(name, e.cpu));
+  };
+  enter('mmx_begin');
   const x = e.get(1);
-  e.call('mmx_done', e.cpu);
+  enter('mmx_done');
   return x;
 }
 
@@ -340,13 +346,13 @@ const conversionDefs: readonly Def[] = [
     e.set(0, fromLow(e.callValue('cvttpd2pi', e.cpu, e.get(1)))),
   ),
 
-  // With MMX registers. From memory there is no MMX state to enter; where there is, an unmasked exception comes after it.
+  // With MMX registers. An unmasked exception comes after the entry to MMX state.
   sse('cvtpi2ps', 'sse', 'NP 0F2A /r Vq=,Qq', (e) => {
-    const x = mmxSource(e);
+    const x = mmxSource(e, true);
     e.set(0, e.callValue('cvtpi2ps', e.cpu, x));
   }),
   sse('cvtpi2pd', 'sse2', '66 0F2A /r Vx=,Qq', (e) => {
-    const x = mmxSource(e);
+    const x = mmxSource(e, false);
     e.set(0, fromLow(x).simd1(SIMD.f64x2ConvertLowI32x4S));
   }),
   ...(['t', ''] as const).flatMap((t) => {

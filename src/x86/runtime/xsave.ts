@@ -1,5 +1,5 @@
 /** Images of FXSAVE and XSAVE (SDM vol. 1, 10.5 and ch. 13): x87 and MMX, SSE, PKRU. */
-import { CPU, FXOPTION, VEC } from '../layout.ts';
+import { CPU, VEC } from '../layout.ts';
 import { CR4, EFER } from '../registers.ts';
 import type { FunctionBuilder } from '../wasm/function.ts';
 import { SIMD, ZERO128 } from '../wasm/simd.ts';
@@ -63,9 +63,8 @@ export const xsaveRoutines: readonly Routine[] = [
     const cpu = f.p(0);
     const m = memory(f, lib);
     const fsw = f.let(f.load('32', cpu, CPU.fsw).or(f.load('32', cpu, CPU.ftop).shl(11)));
-    const hidden = f.let(
-      f.load('32', cpu, CPU.fxOptions).and(FXOPTION.pointersOnError).bool().and(fsw.and(0x80).eqz()),
-    );
+    // AMD saves FOP, FIP and FDP as zero unless an x87 exception is pending (measured).
+    const hidden = f.let(f.load('32', cpu, CPU.vendor).eqz().and(fsw.and(0x80).eqz()));
     const fop = select(hidden, i32(0), f.load('32', cpu, CPU.fop));
     const word = f.load('32', cpu, CPU.fcw).and(0xffff).or(fsw.shl(16)).zext();
     m.store64(0, word.or(f.load('32', cpu, CPU.ftw).or(fop.shl(16)).zext().shl(32)));
