@@ -1,0 +1,228 @@
+/**
+ * Instruction cases on the processor of this machine (x86-64 Linux with a C compiler).
+ *
+ *     node scripts/host-vectors.ts --record [--each N] [--random N] [--sequences N] [--seed S]
+ *     node scripts/host-vectors.ts --fresh N [--seed S] [--only TEXT] [--random | --sequences] [--native-only] [--show N]
+ *     node scripts/host-vectors.ts --recorded [--only TEXT]      the recorded cases on the engine
+ *     node scripts/host-vectors.ts --counts                      the table of recorded cases, as Markdown
+ *
+ * `--fresh` makes N cases, runs them on the processor and on the engine and prints the differences. The exit status is 1
+ * when there is one.
+ */
+import { mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { VectorBench, type VectorEngine, compare, explain } from '../test/vectors/compare.ts';
+import { type Form, FORMS } from '../test/vectors/forms.ts';
+import { type Indexed, readRecording, writeRecording } from '../test/vectors/format.ts';
+import { generateCase } from '../test/vectors/generate.ts';
+import { describeRules, splitForm } from '../test/vectors/masks.ts';
+import { runNative } from '../test/vectors/native.ts';
+import { decode, randomCase, randomKind } from '../test/vectors/random.ts';
+import { sequenceCase } from '../test/vectors/sequence.ts';
+import { type VectorCase, type VectorResult, mix } from '../test/vectors/state.ts';
+import { Formatter, FormatterSyntax } from 'iced-x86';
+
+const { values: options } = parseArgs({
+  options: {
+    record: { type: 'boolean', default: false },
+    recorded: { type: 'boolean', default: false },
+    counts: { type: 'boolean', default: false },
+    fresh: { type: 'string' },
+    each: { type: 'string', default: '24' },
+    random: { type: 'string' },
+    sequences: { type: 'string' },
+    seed: { type: 'string', default: '1' },
+    only: { type: 'string' },
+    show: { type: 'string', default: '10' },
+    'native-only': { type: 'boolean', default: false },
+  },
+});
+
+const FOLDER = fileURLToPath(new URL('../test/vectors/recorded/', import.meta.url));
+
+function refuse(message: string): never {
+  console.error(`host-vectors: ${message}`);
+  process.exit(2);
+}
+
+function whole(text: string | undefined, name: string): number {
+  const value = Number(text ?? 0);
+  if (!Number.isInteger(value) || value < 0) refuse(`--${name} wants a whole number, not ${text}`);
+  return value;
+}
+
+const formatter = new Formatter(FormatterSyntax.Intel);
+const disassemble = (code: Uint8Array, rip: bigint): string => {
+  const instruction = decode(code, rip);
+  const text = formatter.format(instruction);
+  instruction.free();
+  return text;
+};
+
+async function engine(): Promise<VectorEngine> {
+  const path = '../test/vectors/engine.ts';
+  const module = (await import(path)) as { createVectorEngine: () => VectorEngine };
+  return module.createVectorEngine();
+}
+
+interface Made {
+  readonly case: VectorCase;
+  readonly kind: Indexed['kind'];
+  readonly index: number;
+}
+
+const seed = whole(options.seed, 'seed');
+const matches = (name: string): boolean =>
+  options.only === undefined || options.only.split(',').some((part) => name === part || splitForm(name).mnemonic === part);
+
+/** Counts failed forms and shows the first cases. */
+class Report {
+  failures = 0;
+  total = 0;
+  readonly byForm = new Map<string, number>();
+  #shown = 0;
+  readonly #limit = whole(options.show, 'show');
+
+  check(bench: VectorBench, c: VectorCase, expected: VectorResult): void {
+    this.total++;
+    const actual = bench.run(c);
+    const differences = compare(c, expected, actual);
+    if (differences.length === 0) return;
+    this.failures++;
+    const seen = this.byForm.get(c.form) ?? 0;
+    this.byForm.set(c.form, seen + 1);
+    if (seen < 2 && this.#shown < this.#limit) {
+      this.#shown++;
+      console.log(explain(c, differences, disassemble), '\n');
+    }
+  }
+
+  end(name: string): void {
+    const forms = [...this.byForm].sort((a, b) => b[1] - a[1]);
+    for (const [form, count] of forms.slice(0, 400)) console.log(`${String(count).padStart(6)}  ${form}`);
+    console.log(`${this.total} cases on ${name}: ${this.failures} differ, in ${forms.length} forms`);
+    process.exitCode = this.failures === 0 ? 0 : 1;
+  }
+}
+
+const WEIGHTED: readonly Form[] = FORMS.flatMap((form) => Array<Form>(form.weight).fill(form));
+
+function make(index: number, fileSeed: number, kind: 'form' | 'random' | 'sequence', form: Form): Made {
+  const caseSeed = mix(fileSeed, index);
+  if (kind === 'random') return { case: randomCase(caseSeed), kind: randomKind(caseSeed), index };
+  if (kind === 'sequence') return { case: sequenceCase(caseSeed), kind: 'f32', index };
+  return { case: generateCase(form, caseSeed), kind: form.kind, index };
+}
+
+function withResults(made: readonly Made[]): Indexed[] {
+  const results = runNative(made.map((m) => m.case));
+  return made.flatMap((m, i) => {
+    const result = results[i];
+    return result === undefined ? [] : [{ ...m, result }];
+  });
+}
+
+function record(): void {
+  const each = whole(options.each, 'each');
+  mkdirSync(FOLDER, { recursive: true });
+  const group = (form: Form): string =>
+    form.kind === 'x87' || form.mnemonic.startsWith('fx') ? 'x87' : form.operands.some((o) => 'PQN'.includes(o.letter)) || form.mnemonic === 'emms' ? 'mmx'
+      : form.kind !== 'int' || form.operands.some((o) => 'VWU'.includes(o.letter)) ? 'sse' : 'integer';
+  const write = (name: string, fileSeed: number, made: readonly Made[]): void => {
+    const file = writeRecording(fileSeed, withResults(made));
+    writeFileSync(`${FOLDER}${name}.vectors.zst`, file);
+    console.log(`${name}: ${made.length} cases, ${file.length} bytes`);
+  };
+  ['integer', 'x87', 'mmx', 'sse'].forEach((name, g) => {
+    const fileSeed = mix(seed, g + 1);
+    let index = 0;
+    const made = FORMS.filter((form) => group(form) === name).flatMap((form) =>
+      Array.from({ length: each * form.weight }, () => make(index++, fileSeed, 'form', form)),
+    );
+    write(name, fileSeed, made);
+  });
+  const extra = (name: 'random' | 'sequence', count: number, fileSeed: number): void =>
+    write(name, fileSeed, Array.from({ length: count }, (_, i) => make(i, fileSeed, name, FORMS[0] as Form)));
+  extra('random', whole(options.random ?? '10000', 'random'), mix(seed, 11));
+  extra('sequence', whole(options.sequences ?? '1500', 'sequences'), mix(seed, 12));
+}
+
+const recordedFiles = (): string[] => readdirSync(FOLDER).filter((name) => name.endsWith('.zst')).sort();
+
+function counts(): void {
+  const table = new Map<string, Map<string, { total: number; faults: number }>>();
+  let total = 0;
+  for (const file of recordedFiles()) {
+    for (const { case: c, result } of readRecording(readFileSync(FOLDER + file))) {
+      total++;
+      const section = file.replace('.vectors.zst', '');
+      const name = section === 'random' || section === 'sequence' ? '*' : c.form;
+      const forms = table.get(section) ?? new Map<string, { total: number; faults: number }>();
+      table.set(section, forms);
+      const entry = forms.get(name) ?? { total: 0, faults: 0 };
+      entry.total++;
+      if (result.vector !== undefined) entry.faults++;
+      forms.set(name, entry);
+    }
+  }
+  console.log('# Recorded instruction vectors\n');
+  console.log('What `test/vectors/recorded` holds, by mnemonic and form, and what the comparison may ignore.');
+  console.log('Written by `node scripts/host-vectors.ts --counts`.\n');
+  console.log(`${total} cases, recorded on an AMD processor of family 26. In brackets: how many of them end in an exception.\n`);
+  for (const [section, forms] of table) {
+    const sum = [...forms.values()].reduce((a, b) => a + b.total, 0);
+    console.log(`## ${section}: ${sum} cases, ${forms.size} forms\n`);
+    const byMnemonic = new Map<string, string[]>();
+    for (const [form, { total: n, faults }] of forms) {
+      const { mnemonic } = splitForm(form);
+      const list = byMnemonic.get(mnemonic) ?? [];
+      byMnemonic.set(mnemonic, list);
+      list.push(`${form.replace(mnemonic, '').trim() || '-'} ${n}${faults > 0 ? ` (${faults})` : ''}`);
+    }
+    console.log('| mnemonic | forms |\n|---|---|');
+    for (const [mnemonic, list] of byMnemonic) console.log(`| ${mnemonic} | ${list.join('; ')} |`);
+    console.log('');
+  }
+  console.log('## What is not compared\n\n| instructions | reason |\n|---|---|');
+  console.log(describeRules());
+}
+
+async function fresh(count: number): Promise<void> {
+  const kind = options.random !== undefined ? 'random' : options.sequences !== undefined ? 'sequence' : 'form';
+  const forms = WEIGHTED.filter((form) => matches(form.name));
+  if (forms.length === 0) refuse(`no form matches ${options.only}`);
+  const bench = options['native-only'] ? undefined : new VectorBench(await engine());
+  const report = new Report();
+  const BLOCK = 40000;
+  let vectors = 0;
+  for (let from = 0; from < count; from += BLOCK) {
+    const fileSeed = mix(seed, 1000 + from / BLOCK);
+    const made = Array.from({ length: Math.min(BLOCK, count - from) }, (_, i) =>
+      make(from + i, fileSeed, kind, forms[(from + i) % forms.length] as Form),
+    );
+    for (const entry of withResults(made)) {
+      if (bench === undefined) vectors += entry.result.vector === undefined ? 0 : 1;
+      else report.check(bench, entry.case, entry.result);
+    }
+  }
+  if (bench === undefined) console.log(`${count} cases on this processor, ${vectors} with an exception`);
+  else report.end('the engine');
+}
+
+async function recorded(): Promise<void> {
+  const bench = new VectorBench(await engine());
+  const report = new Report();
+  for (const file of recordedFiles()) {
+    for (const { case: c, result } of readRecording(readFileSync(FOLDER + file))) {
+      if (matches(c.form)) report.check(bench, c, result);
+    }
+  }
+  report.end('the engine');
+}
+
+if (options.record) record();
+else if (options.counts) counts();
+else if (options.recorded) await recorded();
+else if (options.fresh !== undefined) await fresh(whole(options.fresh, 'fresh'));
+else refuse('say --record, --recorded, --counts or --fresh N');

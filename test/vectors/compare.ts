@@ -1,0 +1,262 @@
+/** Runs cases on an engine and compares what comes out with what the processor did. */
+import { APPROXIMATE, maskFor } from './masks.ts';
+import {
+  CODE,
+  CODE_BYTES,
+  CODE_FILLER,
+  CONSTANT,
+  CONSTANT_BYTES,
+  DATA,
+  DATA_BYTES,
+  FCW,
+  FDP,
+  FIP,
+  FOP,
+  FSW,
+  FS_BASE,
+  FTW,
+  GS_BASE,
+  MXCSR,
+  type Patch,
+  REGISTER_NAMES,
+  RFLAGS,
+  RIP,
+  ST,
+  STATE_BYTES,
+  type VectorCase,
+  type VectorResult,
+  XMM,
+  view,
+  windowContent,
+} from './state.ts';
+
+/**
+ * What an engine gives to be tested: one virtual processor in 64-bit mode at CPL 3 with flat segments (CS 0x33, SS 0x2b,
+ * the others null), CR0.NE, CR0.WP, CR0.AM, CR4.OSFXSR, CR4.OSXMMEXCPT, CR4.OSXSAVE (XCR0 x87 and SSE at least),
+ * CR4.FSGSBASE, CR4.UMIP set, IOPL 0, no I/O permission bitmap.
+ */
+export interface VectorEngine {
+  readonly name: string;
+  /**
+   * Maps user pages for the engine's life and returns a live view of their bytes. The harness writes through the view
+   * whatever the guest may do with the page. Everything not mapped is absent.
+   */
+  map(address: number, length: number, access: 'execute' | 'write' | 'read'): Uint8Array;
+  /** The harness changed bytes of an executable page. */
+  codeChanged(address: number, length: number): void;
+  /** Loads the 576 bytes of `state.ts`. Fields outside an FXSAVE64 image's 416 bytes take their reset values. */
+  setState(state: Uint8Array): void;
+  /**
+   * Executes one instruction (a repeated string instruction to its end or its fault), or, with `stop`, instructions
+   * until rip is `stop`. Ends early at an exception, which is not delivered: the state is what its handler's frame and
+   * registers would show (a fault's rip is on the instruction, a trap's behind it). `limit` instructions without an end
+   * is vector -1.
+   */
+  run(stop: number | undefined, limit: number): EngineOutcome;
+  getState(state: Uint8Array): void;
+}
+
+export interface EngineOutcome {
+  readonly vector: number | undefined;
+  readonly errorCode: number;
+  readonly cr2: bigint;
+}
+
+interface Window {
+  readonly base: number;
+  readonly live: Uint8Array;
+  readonly pristine: Uint8Array;
+}
+
+/** An engine with the windows of `state.ts` mapped. */
+export class VectorBench {
+  readonly #engine: VectorEngine;
+  readonly #code: Uint8Array;
+  readonly #data: Window;
+  readonly #constant: Window;
+  readonly #expected: Uint8Array;
+
+  constructor(engine: VectorEngine) {
+    const content = windowContent();
+    this.#engine = engine;
+    this.#code = engine.map(CODE, CODE_BYTES, 'execute').fill(CODE_FILLER);
+    this.#data = { base: DATA, live: engine.map(DATA, DATA_BYTES, 'write'), pristine: content.data };
+    this.#constant = { base: CONSTANT, live: engine.map(CONSTANT, CONSTANT_BYTES, 'read'), pristine: content.constant };
+    this.#data.live.set(content.data);
+    this.#constant.live.set(content.constant);
+    this.#expected = content.data.slice();
+  }
+
+  run(c: VectorCase): VectorResult {
+    const rip = Number(view(c.state).getBigUint64(RIP, true));
+    const length = Math.min(c.code.length, CODE + CODE_BYTES - rip);
+    this.#code.set(c.code.subarray(0, length), rip - CODE);
+    this.#engine.codeChanged(rip, length);
+    const windowOf = (patch: Patch): Window => (patch.address >= CONSTANT ? this.#constant : this.#data);
+    for (const patch of c.patches) {
+      const window = windowOf(patch);
+      window.live.set(patch.bytes, patch.address - window.base);
+      if (window === this.#data) this.#expected.set(patch.bytes, patch.address - DATA);
+    }
+    this.#engine.setState(c.state);
+    const outcome = this.#engine.run(c.stop, 20000);
+    const state = new Uint8Array(STATE_BYTES);
+    this.#engine.getState(state);
+    const changes: Patch[] = [];
+    const live = this.#data.live;
+    for (let i = 0; i < DATA_BYTES; i++) {
+      if (live[i] === this.#expected[i]) continue;
+      let end = i + 1;
+      while (end < DATA_BYTES && live[end] !== this.#expected[end]) end++;
+      changes.push({ address: DATA + i, bytes: live.slice(i, end) });
+      i = end;
+    }
+    this.#code.fill(CODE_FILLER, rip - CODE, rip - CODE + length);
+    this.#engine.codeChanged(rip, length);
+    for (const patch of [...c.patches, ...changes]) {
+      const window = windowOf(patch);
+      const from = patch.address - window.base;
+      const original = window.pristine.subarray(from, from + patch.bytes.length);
+      window.live.set(original, from);
+      if (window === this.#data) this.#expected.set(original, from);
+    }
+    return { ...outcome, state, changes };
+  }
+}
+
+export interface Difference {
+  readonly what: string;
+  readonly expected: string;
+  readonly actual: string;
+}
+
+const hex = (value: bigint | number, digits: number): string => `0x${value.toString(16).padStart(digits, '0')}`;
+
+function hexBytes(state: Uint8Array, from: number, length: number): string {
+  return Array.from(state.subarray(from, from + length), (b) => b.toString(16).padStart(2, '0'))
+    .reverse()
+    .join('');
+}
+
+const FLAG_NAMES: readonly (readonly [number, string])[] = [
+  [0x1, 'CF'],
+  [0x4, 'PF'],
+  [0x10, 'AF'],
+  [0x40, 'ZF'],
+  [0x80, 'SF'],
+  [0x100, 'TF'],
+  [0x200, 'IF'],
+  [0x400, 'DF'],
+  [0x800, 'OF'],
+  [0x3000, 'IOPL'],
+  [0x4000, 'NT'],
+  [0x10000, 'RF'],
+  [0x40000, 'AC'],
+  [0x200000, 'ID'],
+];
+
+export const flagNames = (flags: number): string =>
+  FLAG_NAMES.filter(([bit]) => (flags & bit) !== 0)
+    .map(([, name]) => name)
+    .join(' ') || '-';
+
+/** rflags that user code can change; RF and VIF belong to delivery. */
+const COMPARED_FLAGS = 0x247fd5 & ~0x10000;
+
+/** The differences that no rule of `masks.ts` explains. */
+export function compare(c: VectorCase, expected: VectorResult, actual: VectorResult): Difference[] {
+  const differences: Difference[] = [];
+  const add = (what: string, e: string, a: string): void => {
+    if (e !== a) differences.push({ what, expected: e, actual: a });
+  };
+  const vector = (value: number | undefined): string => (value === undefined ? 'completed' : `#${value}`);
+  add('outcome', vector(expected.vector), vector(actual.vector));
+  if (differences.length > 0) return differences;
+  const mask = maskFor(c, expected);
+  if (expected.vector !== undefined) {
+    // Linux shows a fault above the user half as a protection violation, whatever the page tables say.
+    const upper = expected.vector === 14 && expected.cr2 >= 0x8000_0000_0000n;
+    add('error code', hex(expected.errorCode & (upper ? ~1 : ~0), 1), hex(actual.errorCode & (upper ? ~1 : ~0), 1));
+    if (expected.vector === 14) add('cr2', hex(expected.cr2, 16), hex(actual.cr2, 16));
+  }
+  const e = view(expected.state);
+  const a = view(actual.state);
+  REGISTER_NAMES.forEach((name, i) => {
+    const keep = BigInt.asUintN(64, ~(mask.registers.get(i) ?? 0n));
+    add(name, hex(e.getBigUint64(i * 8, true) & keep, 16), hex(a.getBigUint64(i * 8, true) & keep, 16));
+  });
+  add('rip', hex(e.getBigUint64(RIP, true), 16), hex(a.getBigUint64(RIP, true), 16));
+  const flags = COMPARED_FLAGS & ~mask.flags;
+  add('rflags', flagNames(e.getUint32(RFLAGS, true) & flags), flagNames(a.getUint32(RFLAGS, true) & flags));
+  add('fs base', hex(e.getBigUint64(FS_BASE, true), 16), hex(a.getBigUint64(FS_BASE, true), 16));
+  add('gs base', hex(e.getBigUint64(GS_BASE, true), 16), hex(a.getBigUint64(GS_BASE, true), 16));
+  add('fcw', hex(e.getUint16(FCW, true), 4), hex(a.getUint16(FCW, true), 4));
+  add('fsw', hex(e.getUint16(FSW, true) & ~mask.fsw, 4), hex(a.getUint16(FSW, true) & ~mask.fsw, 4));
+  add('ftw', hex(e.getUint8(FTW), 2), hex(a.getUint8(FTW), 2));
+  if (!mask.pointers) {
+    add('fop', hex(e.getUint16(FOP, true), 4), hex(a.getUint16(FOP, true), 4));
+    add('fip', hex(e.getBigUint64(FIP, true), 16), hex(a.getBigUint64(FIP, true), 16));
+    add('fdp', hex(e.getBigUint64(FDP, true), 16), hex(a.getBigUint64(FDP, true), 16));
+  }
+  add('mxcsr', hex(e.getUint32(MXCSR, true) & ~mask.mxcsr, 4), hex(a.getUint32(MXCSR, true) & ~mask.mxcsr, 4));
+  for (let i = 0; i < 8; i++) {
+    const at = ST + i * 16;
+    if (mask.st.has(i)) continue;
+    const from = hexBytes(expected.state, at, 10);
+    const to = hexBytes(actual.state, at, 10);
+    if (from !== to && !(APPROXIMATE.x87(c, expected.state, actual.state, i) && mask.approximate)) add(`st${i}`, from, to);
+  }
+  for (let i = 0; i < 16; i++) {
+    const at = XMM + i * 16;
+    const from = hexBytes(expected.state, at, 16);
+    const to = hexBytes(actual.state, at, 16);
+    if (from !== to && !(mask.approximate && APPROXIMATE.single(c, expected.state, actual.state, i))) add(`xmm${i}`, from, to);
+  }
+  const bytes = (list: readonly Patch[]): Map<number, number> =>
+    new Map(list.flatMap((p) => Array.from(p.bytes, (value, i): [number, number] => [p.address + i, value])));
+  const before = bytes(c.patches);
+  const initial = windowContent0().data;
+  const wanted = bytes(expected.changes);
+  const got = bytes(actual.changes);
+  for (const address of [...new Set([...wanted.keys(), ...got.keys()])].sort((x, y) => x - y)) {
+    const original = before.get(address) ?? initial[address - DATA] ?? 0;
+    if (mask.memory?.(address) === true) continue;
+    add(`[${hex(address, 8)}]`, hex(wanted.get(address) ?? original, 2), hex(got.get(address) ?? original, 2));
+    if (differences.length > 40) break;
+  }
+  return differences;
+}
+
+let cachedContent: ReturnType<typeof windowContent> | undefined;
+function windowContent0(): ReturnType<typeof windowContent> {
+  cachedContent ??= windowContent();
+  return cachedContent;
+}
+
+const hexCode = (code: Uint8Array): string => Array.from(code, (b) => b.toString(16).padStart(2, '0')).join(' ');
+
+/** Text of an instruction, when a disassembler is given. */
+export type Disassemble = (code: Uint8Array, rip: bigint) => string;
+
+/** A readable account of one failed case. */
+export function explain(c: VectorCase, differences: readonly Difference[], disassemble?: Disassemble): string {
+  const v = view(c.state);
+  const rip = v.getBigUint64(RIP, true);
+  const lines = [`${c.form}   ${hexCode(c.code)}   ${disassemble?.(c.code, rip) ?? ''}`];
+  for (const d of differences) lines.push(`  ${d.what.padEnd(12)} processor ${d.expected}   engine ${d.actual}`);
+  lines.push(`  before: rip ${hex(rip, 1)} rflags ${flagNames(v.getUint32(RFLAGS, true))}`);
+  for (let i = 0; i < 16; i += 4) {
+    lines.push(
+      `    ${[0, 1, 2, 3].map((k) => `${(REGISTER_NAMES[i + k] ?? '').padStart(3)} ${hex(v.getBigUint64((i + k) * 8, true), 16)}`).join('  ')}`,
+    );
+  }
+  if (differences.some((d) => /^(st|f[cst]w|mxcsr|xmm)/.test(d.what)) || /mm/.test(c.form)) {
+    lines.push(
+      `    fcw ${hex(v.getUint16(FCW, true), 4)} fsw ${hex(v.getUint16(FSW, true), 4)} ftw ${hex(v.getUint8(FTW), 2)} mxcsr ${hex(v.getUint32(MXCSR, true), 4)}`,
+    );
+    for (let i = 0; i < 8; i++) lines.push(`    st${i} ${hexBytes(c.state, ST + i * 16, 10)}`);
+    if (/mm/.test(c.form)) for (let i = 0; i < 16; i++) lines.push(`    xmm${i} ${hexBytes(c.state, XMM + i * 16, 16)}`);
+  }
+  for (const p of c.patches) lines.push(`    [${hex(p.address, 8)}] ${hexCode(p.bytes.subarray(0, 64))}`);
+  return lines.join('\n');
+}

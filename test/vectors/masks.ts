@@ -1,0 +1,279 @@
+/**
+ * What the manuals leave undefined or implementation specific, instruction by instruction: the only things in which an
+ * engine may differ from the recorded processor (AMD, family 26, "Zen 5"). Everything else is compared to the bit.
+ *
+ * Each rule names the outputs it hides. Rules about vendors say both sides.
+ */
+import { FSW, REGISTER_NAMES, ST, type VectorCase, type VectorResult, XMM, view } from './state.ts';
+
+const CF = 0x1;
+const PF = 0x4;
+const AF = 0x10;
+const ZF = 0x40;
+const SF = 0x80;
+const OF = 0x800;
+const C0 = 0x100;
+const C1 = 0x200;
+const C2 = 0x400;
+const C3 = 0x4000;
+
+export interface Mask {
+  flags: number;
+  fsw: number;
+  mxcsr: number;
+  /** Bits of a general register that are not compared. */
+  registers: Map<number, bigint>;
+  /** x87 registers (by ST number) that are not compared. */
+  st: Set<number>;
+  /** FOP, FIP and FDP are not compared. */
+  pointers: boolean;
+  /** Vector or x87 results only have to be within the documented bound. */
+  approximate: boolean;
+  /** Memory bytes that are not compared. */
+  memory: ((address: number) => boolean) | undefined;
+}
+
+interface Situation {
+  readonly c: VectorCase;
+  readonly expected: VectorResult;
+  /** Words of the form: mnemonic and operand texts. */
+  readonly operands: readonly string[];
+  readonly mask: Mask;
+}
+
+export interface Rule {
+  readonly mnemonics: readonly string[];
+  readonly reason: string;
+  readonly apply: (situation: Situation) => void;
+}
+
+/** Bits of the first operand, from the form's text. */
+function bitsOf(operands: readonly string[]): number {
+  const match = /^(?:r|m)(\d+)h?$/.exec(operands[0] ?? '');
+  return match === null ? 32 : Number(match[1]);
+}
+
+/** The count of a shift, masked as the processor masks it. */
+function shiftCount({ c, operands }: Situation): number {
+  const last = operands.at(-1) ?? '';
+  const raw = last === '1' ? 1 : last === 'cl' ? c.state[8] ?? 0 : (c.code.at(-1) ?? 0);
+  return raw & (bitsOf(operands) === 64 ? 0x3f : 0x1f);
+}
+
+const flags =
+  (bits: number): Rule['apply'] =>
+  ({ mask }) => {
+    mask.flags |= bits;
+  };
+
+const fsw =
+  (bits: number): Rule['apply'] =>
+  ({ mask }) => {
+    mask.fsw |= bits;
+  };
+
+const register =
+  (...names: (typeof REGISTER_NAMES)[number][]): Rule['apply'] =>
+  ({ mask }) => {
+    for (const name of names) mask.registers.set(REGISTER_NAMES.indexOf(name), 0xffff_ffffn);
+  };
+
+/** The general register that ModRM.rm names (register forms, REX.B honoured). */
+const modrmRegister =
+  (bits: number): Rule['apply'] =>
+  ({ c, mask, operands }) => {
+    const rex = c.code.findLast((byte, i) => i < c.code.length - 2 && (byte & 0xf0) === 0x40 && c.code[i + 1] === 0x0f) ?? 0;
+    const hidden = operands[0] === 'r16' ? 0xffffn : (1n << BigInt(bits)) - 1n;
+    mask.registers.set(((rex & 1) << 3) | ((c.code.at(-1) ?? 0) & 7), hidden);
+  };
+
+export const RULES: readonly Rule[] = [
+  { mnemonics: ['and', 'or', 'xor', 'test'], reason: 'AF undefined', apply: flags(AF) },
+  {
+    mnemonics: ['shl', 'sal', 'shr', 'sar'],
+    reason: 'with a count: AF undefined; OF undefined unless the count is 1; CF undefined when the count reaches the width (SHL, SHR)',
+    apply: (s) => {
+      const count = shiftCount(s);
+      if (count === 0) return;
+      s.mask.flags |= AF;
+      if (count > 1) s.mask.flags |= OF;
+      if (count >= bitsOf(s.operands) && !s.c.form.includes('sar')) s.mask.flags |= CF;
+    },
+  },
+  {
+    mnemonics: ['rol', 'ror', 'rcl', 'rcr'],
+    reason: 'OF undefined unless the masked count is 1',
+    apply: (s) => {
+      if (shiftCount(s) > 1) s.mask.flags |= OF;
+    },
+  },
+  {
+    mnemonics: ['shld', 'shrd'],
+    reason: 'with a count: AF undefined; OF undefined unless the count is 1; a 16-bit operand shifted by more than 16 leaves destination and flags undefined',
+    apply: (s) => {
+      const count = shiftCount(s);
+      if (count === 0) return;
+      s.mask.flags |= AF;
+      if (count > 1) s.mask.flags |= OF;
+      if (bitsOf(s.operands) === 16 && count > 16) {
+        s.mask.flags |= CF | PF | ZF | SF | OF;
+        if (s.operands[0]?.startsWith('m') === true) s.mask.memory = () => true;
+        else {
+          // ModRM is before the immediate, or last.
+          const modrm = s.c.code.at(s.operands.at(-1) === 'cl' ? -1 : -2) ?? 0;
+          const rex = s.c.code.findLast((byte, i) => (byte & 0xf0) === 0x40 && s.c.code[i + 1] === 0x0f) ?? 0;
+          s.mask.registers.set(((rex & 1) << 3) | (modrm & 7), 0xffffn);
+        }
+      }
+    },
+  },
+  { mnemonics: ['mul', 'imul'], reason: 'SF, ZF, AF, PF undefined', apply: flags(SF | ZF | AF | PF) },
+  { mnemonics: ['div', 'idiv'], reason: 'all arithmetic flags undefined', apply: flags(CF | PF | AF | ZF | SF | OF) },
+  { mnemonics: ['bt', 'bts', 'btr', 'btc'], reason: 'OF, SF, AF, PF undefined', apply: flags(OF | SF | AF | PF) },
+  {
+    mnemonics: ['bsf', 'bsr'],
+    reason: 'CF, OF, SF, AF, PF undefined. With source 0 the destination keeps its value (AMD documents it, Intel does it)',
+    apply: flags(CF | OF | SF | AF | PF),
+  },
+  { mnemonics: ['lzcnt', 'tzcnt'], reason: 'OF, SF, AF, PF undefined', apply: flags(OF | SF | AF | PF) },
+  { mnemonics: ['andn', 'bzhi', 'blsr', 'blsi', 'blsmsk'], reason: 'AF, PF undefined', apply: flags(AF | PF) },
+  { mnemonics: ['bextr'], reason: 'SF, AF, PF undefined', apply: flags(SF | AF | PF) },
+  {
+    mnemonics: ['rdrand', 'rdseed'],
+    reason: 'random; a 16-bit operand keeps the upper bits',
+    apply: (s) => {
+      modrmRegister(64)(s);
+      s.mask.flags |= CF;
+    },
+  },
+  { mnemonics: ['cpuid'], reason: 'the answers are the CPU model', apply: register('rax', 'rbx', 'rcx', 'rdx') },
+  { mnemonics: ['rdtsc'], reason: 'the time', apply: register('rax', 'rdx') },
+  { mnemonics: ['rdtscp'], reason: 'the time, and TSC_AUX', apply: register('rax', 'rdx', 'rcx') },
+  { mnemonics: ['rdpid'], reason: 'TSC_AUX', apply: modrmRegister(32) },
+  { mnemonics: ['xgetbv'], reason: 'XCR0 of the host has more components', apply: register('rax', 'rdx') },
+  {
+    mnemonics: [
+      'fadd', 'faddp', 'fiadd', 'fmul', 'fmulp', 'fimul', 'fsub', 'fsubp', 'fisub', 'fsubr', 'fsubrp', 'fisubr', 'fdiv',
+      'fdivp', 'fidiv', 'fdivr', 'fdivrp', 'fidivr', 'fld', 'fst', 'fstp', 'fstp1', 'fstp8', 'fstp9', 'fild', 'fist',
+      'fistp', 'fisttp', 'fbld', 'fbstp', 'fxch', 'fxch4', 'fxch7', 'fchs', 'fabs', 'fld1', 'fldl2t', 'fldl2e', 'fldpi',
+      'fldlg2', 'fldln2', 'fldz', 'f2xm1', 'fyl2x', 'fyl2xp1', 'fpatan', 'fxtract', 'fsqrt', 'frndint', 'fscale',
+      'fdecstp', 'fincstp', 'fcmovb', 'fcmove', 'fcmovbe', 'fcmovu', 'fcmovnb', 'fcmovne', 'fcmovnbe', 'fcmovnu',
+    ],
+    reason: 'C0, C2, C3 undefined (AMD keeps them)',
+    apply: fsw(C0 | C2 | C3),
+  },
+  {
+    mnemonics: ['fldcw', 'fnstcw', 'fnstenv', 'ffree', 'ffreep', 'fnclex', 'fnop', 'fnstsw', 'fwait', 'fneni', 'fndisi', 'fnsetpm'],
+    reason: 'C0 to C3 undefined (AMD keeps them)',
+    apply: fsw(C0 | C1 | C2 | C3),
+  },
+  {
+    mnemonics: ['fsin', 'fcos', 'fsincos', 'fptan'],
+    reason: 'C0, C3 undefined; the result is approximate, and with it C1 (rounded up)',
+    apply: ({ mask }) => {
+      mask.fsw |= C0 | C3 | C1;
+      mask.approximate = true;
+    },
+  },
+  {
+    mnemonics: ['f2xm1', 'fyl2x', 'fyl2xp1', 'fpatan'],
+    reason: 'the result is approximate, and with it C1 (rounded up)',
+    apply: ({ mask }) => {
+      mask.fsw |= C1;
+      mask.approximate = true;
+    },
+  },
+  {
+    mnemonics: ['f2xm1', 'fyl2xp1'],
+    reason: 'arguments outside the documented domain (beyond -1..1; beyond 1 - sqrt(1/2)) give undefined results',
+    apply: ({ c, mask }) => {
+      const exponent = view(c.state).getUint16(ST + 8, true) & 0x7fff;
+      const limit = c.form.includes('f2xm1') ? 0x3fff : 0x3ffd;
+      if (exponent >= limit && exponent !== 0x7fff) {
+        mask.st.add(0);
+        mask.st.add(7);
+        mask.fsw |= 0x3f;
+      }
+    },
+  },
+  { mnemonics: ['rcpps', 'rcpss', 'rsqrtps', 'rsqrtss'], reason: 'relative error up to 1.5 * 2^-12', apply: ({ mask }) => void (mask.approximate = true) },
+];
+
+const BY_MNEMONIC = new Map<string, Rule[]>();
+for (const rule of RULES) {
+  for (const mnemonic of rule.mnemonics) BY_MNEMONIC.set(mnemonic, [...(BY_MNEMONIC.get(mnemonic) ?? []), rule]);
+}
+
+/** Mnemonic and operands of a form, without the prefixes in its name. */
+export function splitForm(form: string): { readonly mnemonic: string; readonly operands: readonly string[] } {
+  const words = form.replace(/^(random )?(lock |repn?e? )?/, '').split(' ');
+  return { mnemonic: words[0] ?? '', operands: (words[1] ?? '').split(',').filter((word) => word !== '') };
+}
+
+export function maskFor(c: VectorCase, expected: VectorResult): Mask {
+  const mask: Mask = {
+    flags: 0,
+    fsw: 0,
+    // Bits 16 and above, and what AMD adds there (misaligned SSE), are never set by a case.
+    mxcsr: 0xffff_0000,
+    registers: new Map(),
+    st: new Set(),
+    pointers: false,
+    approximate: false,
+    memory: undefined,
+  };
+  // AMD saves the x87 pointers only while an unmasked exception is pending (and as zero otherwise); Intel always.
+  if ((view(expected.state).getUint16(FSW, true) & 0x80) === 0) mask.pointers = true;
+  if (expected.vector !== undefined && expected.vector !== 0) return mask;
+  const { mnemonic, operands } = splitForm(c.form);
+  for (const rule of BY_MNEMONIC.get(mnemonic) ?? []) rule.apply({ c, expected, operands, mask });
+  if (c.form.startsWith('rand') && /^(rdrand|rdseed|rdpid)$/.test(mnemonic)) mask.registers.clear();
+  return mask;
+}
+
+const float = new DataView(new ArrayBuffer(8));
+function single(bits: number): number {
+  float.setUint32(0, bits);
+  return float.getFloat32(0);
+}
+
+/** Bounds of the approximating instructions, asked only where the results differ. */
+export const APPROXIMATE = {
+  /** RCP and RSQRT: each lane within the bound of the exact value, special values exact. */
+  single(c: VectorCase, expected: Uint8Array, actual: Uint8Array, index: number): boolean {
+    const e = view(expected);
+    const a = view(actual);
+    for (let lane = 0; lane < 4; lane++) {
+      const at = XMM + index * 16 + lane * 4;
+      const want = e.getUint32(at, true);
+      const have = a.getUint32(at, true);
+      if (want === have) continue;
+      const x = single(want);
+      const y = single(have);
+      if (!Number.isFinite(x) || !Number.isFinite(y) || x === 0 || y === 0) return false;
+      // Both are within 1.5 * 2^-12 of the exact value.
+      if (Math.abs(y / x - 1) > 3.01 * 2 ** -12) return false;
+    }
+    return /^(random )?(rcp|rsqrt)/.test(c.form);
+  },
+  /** Transcendental x87: both are within one unit in the last place (of 64 bits) of the exact value. */
+  x87(_c: VectorCase, expected: Uint8Array, actual: Uint8Array, index: number): boolean {
+    const e = view(expected);
+    const a = view(actual);
+    const at = ST + index * 16;
+    const value = (v: DataView): bigint => (BigInt(v.getUint16(at + 8, true) & 0x7fff) << 64n) | v.getBigUint64(at, true);
+    if ((e.getUint16(at + 8, true) & 0x8000) !== (a.getUint16(at + 8, true) & 0x8000)) return false;
+    const [x, y] = [value(e), value(a)];
+    const [low, high] = x < y ? [x, y] : [y, x];
+    if (high >> 64n === 0x7fffn) return false;
+    if (high >> 64n === low >> 64n) return high - low <= 2n;
+    // Across a power of two.
+    return high >> 64n === (low >> 64n) + 1n && (high & 0xffff_ffff_ffff_ffffn) - 0x8000_0000_0000_0000n + (0xffff_ffff_ffff_ffffn - (low & 0xffff_ffff_ffff_ffffn)) <= 2n;
+  },
+};
+
+/** The table of masks as text, for the documentation. */
+export function describeRules(): string {
+  return RULES.map((rule) => `| ${rule.mnemonics.join(' ')} | ${rule.reason} |`).join('\n');
+}
+

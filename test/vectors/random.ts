@@ -1,0 +1,112 @@
+/** Cases of random bytes, valid or not, without those whose meaning depends on more than the processor and its CPUID. */
+import { Code, Decoder, DecoderOptions, type Instruction, Mnemonic, OpKind, Register, RegisterExt } from 'iced-x86';
+import { CODE, DATA, RFLAGS, RIP, type VectorCase, mix } from './state.ts';
+import { CaseBuilder, chooseAddress } from './generate.ts';
+import { KINDS, integer64 } from './values.ts';
+
+const PREFIXES = [0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3];
+
+/** Why a case of these bytes has no portable result, or undefined. */
+export function excluded(code: Uint8Array): string | undefined {
+  let at = 0;
+  let operand16 = false;
+  let repeat = false;
+  for (; at < code.length; at++) {
+    const byte = code[at] as number;
+    if (byte === 0x66) operand16 = true;
+    if (byte === 0xf2 || byte === 0xf3) repeat = true;
+    if (!PREFIXES.includes(byte) && (byte & 0xf0) !== 0x40) break;
+  }
+  const op = code[at] ?? 0;
+  const next = code[at + 1] ?? 0;
+  const third = code[at + 2] ?? 0;
+  const digit = (byte: number): number => (byte >> 3) & 7;
+  if (op === 0xc4 || op === 0xc5 || op === 0x62) return 'AVX of the host';
+  if ([0xcd, 0xf1, 0xcf, 0xca, 0xcb, 0x8e].includes(op)) return 'descriptor tables';
+  if (op === 0xff && (digit(next) === 3 || digit(next) === 5)) return 'far transfer';
+  if (op === 0x9c || op === 0x9d) return 'TF belongs to the measurement';
+  if (operand16) {
+    const near = (op & 0xf0) === 0x70 || [0xe8, 0xe9, 0xeb, 0xc2, 0xc3, 0xe0, 0xe1, 0xe2, 0xe3].includes(op);
+    if (near || (op === 0xff && (digit(next) === 2 || digit(next) === 4)) || (op === 0x0f && (next & 0xf0) === 0x80)) {
+      return 'AMD and Intel differ';
+    }
+  }
+  if (op !== 0x0f) return undefined;
+  if ([0x05, 0x34, 0x35].includes(next)) return 'system call';
+  if ([0x00, 0x01, 0x02, 0x03, 0xb2, 0xb4, 0xb5, 0xa1, 0xa9].includes(next)) return 'descriptor tables';
+  if ([0xa2, 0x31, 0x33].includes(next)) return 'answers of the host';
+  if (next === 0x78 || next === 0x79 || (next === 0x2b && repeat)) return 'SSE4a of the host';
+  if (next === 0xae && third < 0xc0 && ![0, 2, 3, 7].includes(digit(third))) return 'state components of the host';
+  if (next === 0xae && third >= 0xc0 && (operand16 || (repeat && digit(third) > 3))) return 'extensions of the host';
+  if (next === 0xc7 && !(digit(third) === 1 && third < 0xc0)) return 'extensions of the host';
+  if (next === 0x38 && (third >= 0xc8 && third <= 0xcf)) return 'SHA and GFNI of the host';
+  if (next === 0x38 && ((third >= 0x80 && third <= 0x8f) || third === 0xf5 || third >= 0xf7)) return 'extensions of the host';
+  if (next === 0x3a && third >= 0xc8 && third <= 0xcf) return 'SHA and GFNI of the host';
+  return undefined;
+}
+
+
+export function decode(code: Uint8Array, rip: bigint): Instruction {
+  const decoder = new Decoder(64, code, DecoderOptions.AMD);
+  decoder.ip = rip;
+  const instruction = decoder.decode();
+  decoder.free();
+  return instruction;
+}
+
+/** A form name for the table of masks: mnemonic and operand kinds. */
+function nameOf(instruction: Instruction): string {
+  const operands: string[] = [];
+  const code = Code[instruction.code] ?? '';
+  for (let i = 0; i < instruction.opCount; i++) {
+    const kind = instruction.opKind(i);
+    if (kind === OpKind.Register) {
+      const register = instruction.opRegister(i);
+      if (i > 0 && register === Register.CL && code.endsWith('_CL')) operands.push('cl');
+      else if (RegisterExt.isGPR(register)) operands.push(`r${RegisterExt.size(register) * 8}`);
+      else operands.push(RegisterExt.isXMM(register) ? 'xmm' : 'register');
+    } else if (kind === OpKind.Memory) {
+      const match = /_(?:rm|m)(\d+)/.exec(code);
+      operands.push(`m${match?.[1] ?? ''}`);
+    } else operands.push(code.endsWith('_1') ? '1' : 'imm8');
+  }
+  return `random ${(Mnemonic[instruction.mnemonic] ?? 'invalid').toLowerCase()}${operands.length === 0 ? '' : ' '}${operands.join(',')}`;
+}
+
+export function randomKind(seed: number): (typeof KINDS)[number] {
+  return KINDS[mix(seed, 7) % KINDS.length] ?? 'int';
+}
+
+/** One case of random bytes. */
+export function randomCase(seed: number): VectorCase {
+  const b = new CaseBuilder(randomKind(seed), seed);
+  const { rng, v } = b;
+  for (let i = 0; i < 16; i++) {
+    if (rng.chance(0.7)) b.set(i, chooseAddress(rng, 8, rng.chance(0.5)) - (rng.chance(0.3) ? BigInt(rng.below(256)) : 0n));
+  }
+  if (rng.chance(0.8)) b.set(4, BigInt(DATA + 64 + 8 * rng.below(1000)));
+  v.setBigUint64(RIP, BigInt(CODE + rng.below(4096)), true);
+  for (;;) {
+    const bytes: number[] = [];
+    while (rng.chance(0.25) && bytes.length < 14) bytes.push(rng.pick(PREFIXES));
+    if (rng.chance(0.5)) bytes.push(0x40 | rng.below(16));
+    if (rng.chance(0.55)) {
+      bytes.push(0x0f);
+      if (rng.chance(0.3)) bytes.push(rng.chance(0.7) ? 0x38 : 0x3a);
+    }
+    bytes.push(rng.below(256));
+    bytes.push(rng.below(256));
+    while (bytes.length < 16) bytes.push(rng.chance(0.3) ? rng.pick([0, 0xff, 0x10, 0x80]) : rng.below(256));
+    const code = Uint8Array.from(bytes);
+    if (excluded(code) !== undefined) continue;
+    const instruction = decode(code, v.getBigUint64(RIP, true));
+    if (/^rep|^lods|^stos|^movs[bwdq]?$|^cmps|^scas|^ins|^outs/.test((Mnemonic[instruction.mnemonic] ?? '').toLowerCase())) {
+      b.set(1, rng.chance(0.8) ? BigInt(rng.below(20)) : integer64(rng));
+      v.setUint32(RFLAGS, v.getUint32(RFLAGS, true), true);
+    }
+    const name = nameOf(instruction);
+    const length = instruction.length;
+    instruction.free();
+    return b.finish(name, [...code.subarray(0, name.startsWith('random invalid') ? 15 : length)]);
+  }
+}
