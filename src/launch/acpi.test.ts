@@ -70,6 +70,146 @@ describe('acpiTables', () => {
     expect(abi.FADT.low(fadt, 'flags') & abi.FADT_FLAG.hwReduced).toBe(0);
   });
 
+  test('FADT values', () => {
+    const fadt = tableOf(whole, 'FACP');
+    const values = abi.FADT.read(fadt);
+    const io = (address: number, bitWidth: number): Uint8Array =>
+      Uint8Array.of(1, bitWidth, 0, 0, address & 0xff, address >> 8, 0, 0, 0, 0, 0, 0);
+    const nothing = new Uint8Array(12);
+    expect(values).toMatchObject({
+      sciInt: 9,
+      smiCmd: 0,
+      pm1EvtLen: 4,
+      pm1CntLen: 2,
+      pmTmrLen: 4,
+      gpe0BlkLen: 4,
+      pLvl2Lat: 101,
+      pLvl3Lat: 1001,
+      iapcBootArch: 4,
+      flags: 0x85b5,
+      resetReg: io(0x433, 8),
+      resetValue: 1,
+      minorVersion: 0,
+      xPm1aEvtBlk: io(0x400, 32),
+      xPm1aCntBlk: io(0x404, 16),
+      xPmTmrBlk: io(0x408, 32),
+      xGpe0Blk: io(0x40c, 32),
+      xPm1bEvtBlk: nothing,
+      sleepControlReg: nothing,
+    });
+  });
+
+  test('the small tables', () => {
+    expect(abi.FACS.read(tableOf(whole, 'FACS'))).toMatchObject({ length: 64, version: 2, flags: 0 });
+    expect(abi.WAET.low(tableOf(whole, 'WAET'), 'flags')).toBe(3);
+    expect(abi.SPCR.read(tableOf(whole, 'SPCR'))).toEqual({
+      interfaceType: 0,
+      baseAddress: Uint8Array.of(1, 8, 0, 0, 0xf8, 3, 0, 0, 0, 0, 0, 0),
+      interruptType: 2,
+      irq: 0,
+      gsi: 4,
+      baudRate: 7,
+      parity: 0,
+      stopBits: 1,
+      flowControl: 0,
+      terminalType: 3,
+      pciDeviceId: 0xffff,
+      pciVendorId: 0xffff,
+    });
+    const revisions = whole.index
+      .filter(({ signature }) => signature !== 'FACS')
+      .map(({ signature }) => [signature, abi.TABLE_HEADER.low(tableOf(whole, signature), 'revision')]);
+    expect(Object.fromEntries(revisions)).toEqual({
+      DSDT: 2,
+      FACP: 6,
+      OEM0: 1,
+      WAET: 1,
+      APIC: 5,
+      SRAT: 3,
+      SPCR: 2,
+      XSDT: 1,
+    });
+  });
+
+  test('SRAT puts all processors and all memory on one enabled node', () => {
+    const srat = tableOf(
+      acpiTables({ ...config, apicIds: [3, 300], memory: [{ gpa: 0x1000, length: 0x2_0000_0000 }] }),
+      'SRAT',
+    );
+    let at = abi.SRAT.size;
+    expect(abi.SRAT.low(srat, 'one')).toBe(1);
+    expect(abi.SRAT_LOCAL_APIC.read(srat, at)).toMatchObject({ type: 0, length: 16, apicId: 3, flags: 1 });
+    at += abi.SRAT_LOCAL_APIC.size;
+    expect(abi.SRAT_LOCAL_X2APIC.read(srat, at)).toMatchObject({
+      type: 2,
+      length: 24,
+      x2apicId: 300,
+      flags: 1,
+    });
+    at += abi.SRAT_LOCAL_X2APIC.size;
+    expect(abi.SRAT_MEMORY.read(srat, at)).toEqual({
+      type: 1,
+      length: 40,
+      domain: 0,
+      base: 0x1000n,
+      size: 0x2_0000_0000n,
+      flags: 1,
+    });
+    expect(at + abi.SRAT_MEMORY.size).toBe(srat.length);
+  });
+
+  test('MADT has the IO-APIC, the SCI as level-triggered, and LINT1 as NMI', () => {
+    const madt = tableOf(whole, 'APIC');
+    let at = abi.MADT.size;
+    expect(abi.MADT.low(madt, 'localApicAddress')).toBe(0xfee00000);
+    expect(abi.MADT_IO_APIC.read(madt, at)).toEqual({
+      type: 1,
+      length: 12,
+      ioApicId: 0,
+      address: 0xfec00000,
+      gsiBase: 0,
+    });
+    at += abi.MADT_IO_APIC.size;
+    expect(abi.MADT_SOURCE_OVERRIDE.read(madt, at)).toEqual({
+      type: 2,
+      length: 10,
+      bus: 0,
+      source: 9,
+      gsi: 9,
+      flags: 0xd,
+    });
+    at += abi.MADT_SOURCE_OVERRIDE.size;
+    expect(abi.MADT_LOCAL_APIC_NMI.read(madt, at)).toEqual({
+      type: 4,
+      length: 6,
+      processorUid: 1,
+      flags: 0,
+      lint: 1,
+    });
+    at += abi.MADT_LOCAL_APIC_NMI.size;
+    expect(abi.MADT_LOCAL_APIC.read(madt, at)).toMatchObject({ apicId: 0, flags: 1 });
+  });
+
+  test('the DSDT has ports and interrupts of RTC and UARTs, shared where two UARTs have one line', () => {
+    const resources = (uarts: number): string => {
+      const dsdt = tableOf(acpiTables({ ...config, uarts }), 'DSDT');
+      const found: string[] = [];
+      for (let at = 36; at + 17 <= dsdt.length; at++) {
+        // An I/O port descriptor, followed by an extended interrupt descriptor of one interrupt.
+        if (dsdt[at] !== 0x47 || dsdt[at + 8] !== 0x89) continue;
+        const io = new DataView(dsdt.buffer, dsdt.byteOffset + at);
+        const kind = io.getUint8(11) & 0x08 ? 'shared' : 'own';
+        found.push(
+          `${io.getUint16(2, true).toString(16)}+${io.getUint8(7)} ${io.getUint32(13, true)} ${kind}`,
+        );
+      }
+      return found.join(', ');
+    };
+    expect(resources(2)).toBe('70+2 8 own, 3f8+8 4 own, 2f8+8 3 own');
+    expect(resources(3)).toBe('70+2 8 own, 3f8+8 4 shared, 2f8+8 3 own, 3e8+8 4 shared');
+    expect(resources(4)).toBe('70+2 8 own, 3f8+8 4 shared, 2f8+8 3 shared, 3e8+8 4 shared, 2e8+8 3 shared');
+  });
+
   test('MADT lists each VP, and no legacy PIC', () => {
     const madt = tableOf(acpiTables({ ...config, apicIds: [0, 7, 255, 300] }), 'APIC');
     expect(abi.MADT.low(madt, 'flags')).toBe(0);
@@ -191,7 +331,6 @@ test('the DSDT has the devices of a Generation 2 VM', () => {
 
 const iasl = spawnSync('iasl', ['-v']).status === 0;
 
-/** What iasl says besides its greeting. */
 describe.skipIf(!iasl)('iasl (skipped where acpica-tools is not installed)', () => {
   test('disassembles every table without complaint', { timeout: 20_000 }, () => {
     const folder = mkdtempSync(join(tmpdir(), 'vitrine-acpi-'));

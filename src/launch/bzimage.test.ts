@@ -46,6 +46,23 @@ describe('parseBzImage', () => {
     expect(parsed(file).payload.byteOffset).toBe(5 * 512);
   });
 
+  test('takes the least that is allowed', () => {
+    const file = bzImage({
+      version: 0x020c,
+      initSize: 0x1000,
+      jump: 0x66eb,
+      payloadOffset: 0xf00,
+      payloadLength: 0x100,
+    });
+    const image = parsed(file);
+    expect(image.compressed).toEqual({ offset: 0xf00, length: 0x100 });
+    expect(image.header).toHaveLength(0x268 - 0x1f1);
+    expect(parsed(bzImage({ sysSize: 0x201 / 16 + 1 })).payload.length).toBeGreaterThan(0x200);
+    expect(refused(bzImage({ sysSize: 0x200 / 16 })).what).toContain('has 512 bytes');
+    expect(parsed(bzImage({ kernelVersion: 0 })).kernelVersion).toBe('');
+    expect(parsed(bzImage({ jump: 0x8eeb })).header).toHaveLength(0x290 - 0x1f1);
+  });
+
   test('does not repeat control bytes of the version text', () => {
     const file = bzImage();
     file.set(ascii('6.12\x1b[2J'), 0x300);

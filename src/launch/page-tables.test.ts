@@ -15,7 +15,8 @@ function translate(tables: Uint8Array, at: number, address: number, encryption: 
     if ((entry & encryption) !== encryption) throw new Error(`entry at level ${shift} lacks the C-bit`);
     const next = Number(entry & ADDRESS & ~encryption);
     if (shift === 21) {
-      if ((entry & 0x80n) === 0n) throw new Error('leaf is not a large page');
+      // Present, writable, accessed, dirty, large; nothing else (no NX, no user).
+      if ((entry & ~ADDRESS) !== 0xe3n && encryption === 0n) throw new Error(`leaf is ${entry}`);
       return next + (address % 2 ** 21);
     }
     table = next;
@@ -51,6 +52,9 @@ describe('identityPageTables', () => {
 
 test('gdt has 64-bit code and flat data at the selectors of the boot protocol', () => {
   const view = new DataView(gdt().buffer);
+  expect([view.getBigUint64(0, true), view.getBigUint64(8, true)]).toEqual([0n, 0n]);
+  expect(view.getBigUint64(BOOT_CS, true)).toBe(0x00af9b000000ffffn);
+  expect(view.getBigUint64(BOOT_DS, true)).toBe(0x00cf93000000ffffn);
   const attributes = (selector: number): number => view.getUint16(selector + 5, true) & 0xf0ff;
   expect(attributes(BOOT_CS)).toBe(0xa09b);
   expect(attributes(BOOT_DS)).toBe(0xc093);

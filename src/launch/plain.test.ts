@@ -122,6 +122,33 @@ describe('launchPlain', () => {
     expect(parts.find(({ name }) => name === 'initrd')?.gpa).toBe(0x1a00000);
   });
 
+  test('memory may end where the kernel, or the initrd, does', () => {
+    const { initrd: _, ...without } = config;
+    expect(launchPlain({ ...without, memoryBytes: 20 * MIB }).ok).toBe(true);
+    expect(launched({ memoryBytes: 64 * MIB, initrd: new Uint8Array(44 * MIB) }).parts.at(-1)?.name).toBe(
+      'initrd',
+    );
+    const kernel = elf64(0x1000000, [{ paddr: 0x1000000, bytes: new Uint8Array(64), memorySize: 48 * MIB }]);
+    expect(launchPlain({ ...without, kernel }).ok).toBe(true);
+    const low = elf64(0x200000, [{ paddr: 0x200000, bytes: new Uint8Array(64) }]);
+    expect(launchPlain({ ...without, kernel: low }).ok).toBe(true);
+  });
+
+  test("the initrd's last byte may lie at the kernel's limit", () => {
+    const limit = 0x1400000 + 5000 - 1;
+    expect(launchPlain({ ...config, kernel: bzImage({ initrdAddrMax: limit }) }).ok).toBe(true);
+    expect(launchPlain({ ...config, kernel: bzImage({ initrdAddrMax: limit - 1 }) }).ok).toBe(false);
+  });
+
+  test.each([8, 4096])('takes %d bytes of entropy', (length) => {
+    expect(launchPlain({ ...config, entropy: new Uint8Array(length) }).ok).toBe(true);
+  });
+
+  test('parts are ascending', () => {
+    const starts = launch.parts.map(({ gpa }) => gpa);
+    expect(starts).toEqual([...starts].sort((a, b) => a - b));
+  });
+
   test('RAM above 4 GiB is a region and an e820 entry of its own', () => {
     const large = launched({ memoryBytes: 6 * GIB, mostMemory: 8 * GIB });
     expect(large.directives.filter((entry) => entry.kind === 'region')).toHaveLength(2);
@@ -140,7 +167,8 @@ describe('launchPlain refuses', () => {
     ['too many processors', { vpCount: 256 }, '256 is no number of processors'],
     ['half a processor', { vpCount: 1.5 }, '1.5 is no number of processors'],
     ['five UARTs', { uarts: 5 }, '5 is no number of UARTs'],
-    ['entropy that Linux ignores', { entropy: new Uint8Array(7) }, 'entropy has 7 bytes'],
+    ['too little entropy for Linux', { entropy: new Uint8Array(7) }, 'entropy has 7 bytes'],
+    ['too much entropy for Linux', { entropy: new Uint8Array(4097) }, 'entropy has 4097 bytes'],
     ['too much memory', { memoryBytes: 4 * GIB }, 'too much'],
     [
       'a vmlinux on the tables',
