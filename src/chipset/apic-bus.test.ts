@@ -133,6 +133,12 @@ describe('who takes what', () => {
     expect(targets(list, all)).toEqual([2]);
   });
 
+  test('lowest priority between two', () => {
+    const list = apics([0, 1], 'xapic');
+    write(list[0] as LapicState, LAPIC.tpr, 0x40);
+    expect(targets(list, { target: 'all', delivery: DELIVERY.lowestPriority })).toEqual([1]);
+  });
+
   test('level is the trigger mode at the receiver', () => {
     const list = apics([0], 'xapic');
     deliverMessage(list, -1, message({ level: true }));

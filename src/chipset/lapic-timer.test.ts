@@ -193,6 +193,14 @@ describe('TSC deadline', () => {
     expect(lapicNextEvent(state)).toBe(2000);
   });
 
+  test('exactly now is due, and an offset alone arms nothing', () => {
+    const state = apic(DEADLINE);
+    arm(state, 1000, 2000);
+    expect(take(state)).toBe(true);
+    lapicSetTscOffset(state, 1000, 5, 0);
+    expect(lapicNextEvent(state)).toBe(Infinity);
+  });
+
   test('counts nothing, and is ignored in the other modes', () => {
     const state = apic(DEADLINE);
     write(state, 0, LAPIC.initialCount, 100);

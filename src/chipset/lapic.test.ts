@@ -7,6 +7,7 @@ import {
   lapicDeliver,
   lapicEoi,
   lapicExtIntPending,
+  lapicFireExtendedLvt,
   lapicFireLvt,
   lapicMayEndSilently,
   lapicMode,
@@ -19,7 +20,14 @@ import {
   resetLapic,
   type LapicState,
 } from './lapic.ts';
-import { lapicReadMsr, lapicReadPage, lapicWriteIcr, lapicWriteMsr, lapicWritePage } from './lapic-access.ts';
+import {
+  isLapicMsr,
+  lapicReadMsr,
+  lapicReadPage,
+  lapicWriteIcr,
+  lapicWriteMsr,
+  lapicWritePage,
+} from './lapic-access.ts';
 import { APIC_MSR, LAPIC, LVT } from './lapic-registers.ts';
 import { hasVector } from './vector-set.ts';
 
@@ -288,6 +296,12 @@ describe('x2APIC MSRs', () => {
   });
 });
 
+test('the MSRs of the local APIC', () => {
+  const own = Array.from({ length: 0x1000 }, (_, index) => index).filter(isLapicMsr);
+  expect(own).toHaveLength(2 + 0x100);
+  expect([own[0], own[1], own[2], own.at(-1)]).toEqual([0x1b, 0x6e0, 0x800, 0x8ff]);
+});
+
 describe('xAPIC page', () => {
   test('ICR sends when its low half is written, to the destination in the high half', () => {
     const state = enabledApic();
@@ -356,6 +370,17 @@ describe('xAPIC page', () => {
     expect(read(state, LAPIC.divide)).toBe(0xb);
     write(state, LAPIC.version, 0);
     expect(read(state, LAPIC.version)).toBe(0x0005_0014);
+  });
+
+  test('registers with their top bit set read as unsigned', () => {
+    const state = enabledApic({ id: 0x9c });
+    expect(read(state, LAPIC.id)).toBe(0x9c00_0000);
+    write(state, LAPIC.ldr, 0x8000_0000);
+    expect(read(state, LAPIC.ldr)).toBe(0x8000_0000);
+    write(state, LAPIC.icrHigh, 0xff00_0000);
+    expect(read(state, LAPIC.icrHigh)).toBe(0xff00_0000);
+    fixed(state, 0x9f);
+    expect(read(state, LAPIC.irr + 0x40)).toBe(0x8000_0000);
   });
 
   test('part of a register can be read, but only a whole one written', () => {
@@ -433,6 +458,8 @@ describe('priorities', () => {
   test('arbitration priority (SDM 11.6.2.4)', () => {
     const state = enabledApic();
     write(state, LAPIC.tpr, 0x25);
+    expect(read(state, LAPIC.apr)).toBe(0x25);
+    fixed(state, 0x23);
     expect(read(state, LAPIC.apr)).toBe(0x25);
     fixed(state, 0x71);
     expect(read(state, LAPIC.apr)).toBe(0x70);
@@ -542,6 +569,15 @@ describe('LINT pins', () => {
     expect(lapicExtIntPending(state)).toBe(true);
   });
 
+  test('ExtINT on LINT1', () => {
+    const state = enabledApic();
+    write(state, LAPIC.lvtLint1, 0x700);
+    lapicSetPin(state, 1, true);
+    expect(lapicExtIntPending(state)).toBe(true);
+    lapicSetPin(state, 1, false);
+    expect(lapicExtIntPending(state)).toBe(false);
+  });
+
   test('an ExtINT message is held until INTA', () => {
     const state = enabledApic();
     lapicDeliver(state, DELIVERY.extInt, 0, false);
@@ -593,12 +629,25 @@ describe('LINT pins', () => {
     expect(lapicPendingVector(state)).toBe(0x42);
   });
 
+  test('remote IRR goes when the entry becomes edge-triggered, and never comes with an illegal vector', () => {
+    const state = enabledApic();
+    write(state, LAPIC.lvtLint0, 0x8042);
+    lapicSetPin(state, 0, true);
+    write(state, LAPIC.lvtLint0, 0x42);
+    expect(read(state, LAPIC.lvtLint0)).toBe(0x42);
+    write(state, LAPIC.lvtLint0, 0x8002);
+    expect(read(state, LAPIC.lvtLint0)).toBe(0x8002);
+    write(state, LAPIC.esr, 0);
+    expect(read(state, LAPIC.esr)).toBe(0x40);
+  });
+
   test('edge-triggered fixed asks once per edge', () => {
     const state = enabledApic();
     write(state, LAPIC.lvtLint0, 0x42);
     lapicSetPin(state, 0, true);
     expect(lapicAcknowledge(state)).toBe(0x42);
-    lapicEoi(state);
+    expect(hasVector(state.tmr, 0x42)).toBe(false);
+    expect(lapicEoi(state)).toEqual([]);
     expect(lapicPendingVector(state)).toBe(-1);
   });
 });
@@ -678,6 +727,43 @@ describe("AMD's extended space", () => {
   test('is reserved unless configured', () => {
     expect(lapicReadMsr(x2apic(), 0, 0x840)).toBeUndefined();
     expect(lapicReadMsr(x2apic(extended), 0, 0x840)).toEqual({ lo: 0x4_0007, hi: 0 });
+  });
+
+  test('its x2APIC MSRs, and their reserved bits', () => {
+    const state = x2apic(extended);
+    const readable = Array.from({ length: 0x40 }, (_, index) => 0x840 + index).filter(
+      (index) => lapicReadMsr(state, 0, index) !== undefined,
+    );
+    expect(readable).toEqual([
+      ...[0x840, 0x841, 0x842, 0x848, 0x849, 0x84a, 0x84b, 0x84c, 0x84d, 0x84e, 0x84f],
+      ...[0x850, 0x851, 0x852, 0x853],
+    ]);
+    for (const [index, writable] of [
+      [0x840, 0],
+      [0x841, 0x7],
+      [0x842, 0xff],
+      [0x848, 0xffff_ffff],
+      [0x850, 0x1_17ff],
+    ] as const) {
+      for (let bit = 0; bit < 32; bit++) {
+        const result = lapicWriteMsr(x2apic(extended), 0, index, 2 ** bit, 0);
+        expect([index, bit, result !== undefined]).toEqual([index, bit, ((writable >>> bit) & 1) !== 0]);
+      }
+    }
+  });
+
+  test('an extended interrupt fires by its own entry', () => {
+    const state = enabledApic(extended);
+    write(state, LAPIC.extendedLvt + 0x10, 0x400);
+    write(state, LAPIC.extendedLvt + 0x30, 0x55);
+    expect(read(state, LAPIC.extendedLvt)).toBe(0x1_0000);
+    expect(lapicFireExtendedLvt(state, 0)).toEqual([]);
+    expect(lapicFireExtendedLvt(state, 1)).toEqual([{ kind: 'nmi' }]);
+    expect(lapicFireExtendedLvt(state, 3)).toEqual([]);
+    expect(lapicPendingVector(state)).toBe(0x55);
+    expect(hasVector(state.tmr, 0x55)).toBe(false);
+    write(state, LAPIC.svr, 0xff);
+    expect(read(state, LAPIC.extendedLvt + 0x30)).toBe(0x1_0055);
   });
 
   test('IER holds vectors back once it is switched on', () => {

@@ -85,6 +85,7 @@ const IIR = { none: 1, line: 6, data: 4, timeout: 12, transmit: 2, modem: 0, fif
 const CHARACTER_ERRORS = LSR.parity | LSR.framing | LSR.break;
 const LINE_ERRORS = CHARACTER_ERRORS | LSR.overrun;
 const FIFO_SIZE = 16;
+const NOTHING = new Uint8Array(0);
 const TRIGGERS = [1, 4, 8, 14] as const;
 
 export function createUart(options: UartOptions = {}): UartState {
@@ -414,6 +415,7 @@ export function uartReceive(state: UartState, now: number, byte: number, errors 
 /** Takes what has been sent. */
 export function uartTakeOutput(state: UartState, now: number): Uint8Array {
   uartAdvance(state, now);
+  if (state.output.length === 0) return NOTHING;
   const bytes = Uint8Array.from(state.output);
   state.output.length = 0;
   pump(state, now);
