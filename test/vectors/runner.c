@@ -279,6 +279,11 @@ int main(void) {
              -1, 0) != (void *)DATA) { perror("runner: data"); return 2; }
     memcpy((void *)DATA, pristine_data, DATA_BYTES);
 
+    /* Present in the page tables before the first case: a write to them is then a protection violation. */
+    volatile uint8_t seen = 0;
+    for (size_t i = 0; i < CODE_BYTES; i += 4096) seen += ((volatile uint8_t *)CODE)[i];
+    for (size_t i = 0; i < CONSTANT_BYTES; i += 4096) seen += ((volatile uint8_t *)CONSTANT)[i];
+
     stack_t stack = {.ss_size = 1 << 18};
     stack.ss_sp = mmap(NULL, stack.ss_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     sigaltstack(&stack, NULL);

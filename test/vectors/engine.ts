@@ -1,0 +1,246 @@
+/** The engine of `src/x86` as an engine for instruction vectors: paging, user mode, a handler for each exception. */
+import { x86Defs, x86Routines } from '../../src/x86/all.ts';
+import { findCpuModel } from '../../src/x86/cpuid.ts';
+import { Engine } from '../../src/x86/engine.ts';
+import { CPU, CS, DS, ES, EXIT, FS, GDTR, GS, IDTR, RUN, SEG, SS, TR, segField } from '../../src/x86/layout.ts';
+import { planMemory } from '../../src/x86/memory-plan.ts';
+import { CR0, CR4, EFER } from '../../src/x86/registers.ts';
+import { routine } from '../../src/x86/runtime/library.ts';
+import { i32 } from '../../src/x86/wasm/value.ts';
+import type { EngineOutcome, VectorEngine } from './compare.ts';
+import {
+  CODE_BYTES,
+  CS_SELECTOR,
+  FCW,
+  FDP,
+  FIP,
+  FOP,
+  FSW,
+  FS_BASE,
+  FTW,
+  GS_BASE,
+  MXCSR,
+  RFLAGS,
+  RIP,
+  SS_SELECTOR,
+  ST,
+  XMM,
+  isRepeated,
+  view as viewOf,
+} from './state.ts';
+
+const MEMORY = 4 << 20;
+const MIB2 = 2 << 20;
+/** The first 2 MiB of physical memory, for the supervisor only. */
+const KERNEL = 0xffff_8000_0000_0000n;
+const GDT = 0x1000;
+const IDT = 0x2000;
+const TSS = 0x3000;
+const STACK_TOP = 0x5000;
+const HANDLERS = 0x6000;
+const TABLES = 0x10000;
+const USER = MIB2;
+
+const STATUS = 0x8d5;
+/** Exceptions with an error code in the frame. */
+const WITH_ERROR = new Set([8, 10, 11, 12, 13, 14, 17]);
+
+export function createVectorEngine(modelName = 'EPYC-Milan'): VectorEngine {
+  const model = findCpuModel(modelName);
+  if (model === undefined) throw new Error(`no CPU model ${modelName}`);
+  const plan = planMemory(1, 1, MEMORY, 4096);
+  const stage = routine('second_stage', ['i32', 'i64', 'i32'], ['i32'], (f) => {
+    f.store('64', f.p(0), f.p(1), CPU.stageGpa);
+    f.store('32', f.p(0), i32(0), CPU.stageFlags);
+    f.return(f.p(1).wrap().and(i32(MEMORY - 0x1000)).add(plan.frames));
+    f.unreachable();
+  });
+  const engine = new Engine({ defs: x86Defs, features: model.features, routines: [...x86Routines, stage], plan });
+  const cpu = engine.cpu(0);
+  const { view, u8 } = engine;
+  const host = (physical: number): number => plan.frames + physical;
+  const put64 = (physical: number, value: bigint): void => view.setBigUint64(host(physical), value, true);
+
+  for (let vector = 0; vector < 32; vector++) {
+    const target = KERNEL + BigInt(HANDLERS + vector * 16);
+    // INT3 and INTO have gates that user code may use.
+    const gate = vector === 3 || vector === 4 ? 0xee00n : 0x8e00n;
+    put64(IDT + vector * 16, (target & 0xffffn) | (8n << 16n) | (gate << 32n) | (((target >> 16n) & 0xffffn) << 48n));
+    put64(IDT + vector * 16 + 8, target >> 32n);
+  }
+  put64(GDT + 0x08, 0x00af9b000000ffffn);
+  put64(GDT + 0x10, 0x00cf93000000ffffn);
+  put64(GDT + 0x28, 0x00cff3000000ffffn);
+  put64(GDT + 0x30, 0x00affb000000ffffn);
+  put64(TSS + 4, KERNEL + BigInt(STACK_TOP));
+  // No I/O permission bitmap inside the limit.
+  view.setUint16(host(TSS) + 0x66, 0x68, true);
+  // Tables: 0 PML4, then one page for each table as it is needed.
+  let nextTable = TABLES + 0x1000;
+  const table = (parent: number, index: number): number => {
+    const at = parent + index * 8;
+    const entry = view.getBigUint64(host(at), true);
+    if ((entry & 1n) !== 0n) return Number(entry & 0xffff_f000n);
+    const made = nextTable;
+    nextTable += 0x1000;
+    put64(at, BigInt(made) | 7n);
+    return made;
+  };
+  const kernelPd = table(table(TABLES, 256), 0);
+  put64(kernelPd, 0x83n);
+  let nextFrame = USER;
+
+  const segment = (index: number, base: bigint, limit: number, attr: number, selector: number): void => {
+    view.setBigUint64(cpu + segField(index, SEG.base), base, true);
+    view.setUint32(cpu + segField(index, SEG.limit), limit, true);
+    view.setUint32(cpu + segField(index, SEG.attr), attr, true);
+    view.setUint32(cpu + segField(index, SEG.selector), selector, true);
+  };
+  const put = (offset: number, value: number): void => view.setUint32(cpu + offset, value, true);
+  const word = (offset: number): number => view.getUint32(cpu + offset, true);
+  segment(GDTR, KERNEL + BigInt(GDT), 0xff, 0, 0);
+  segment(IDTR, KERNEL + BigInt(IDT), 0xfff, 0, 0);
+  segment(TR, KERNEL + BigInt(TSS), 0x67, 0x8b, 0x40);
+  put(CPU.efer, EFER.SCE | EFER.LME | EFER.LMA | EFER.NXE);
+  put(CPU.vendor, model.vendor === 'amd' ? 0 : 1);
+  view.setBigUint64(cpu + CPU.xcr0Allowed, 3n, true);
+  view.setBigUint64(cpu + CPU.entropy, 0x1234_5678_9abc_def1n, true);
+  view.setBigUint64(cpu + CPU.cr3, BigInt(TABLES), true);
+  put(CPU.cr0, (CR0.PE | CR0.MP | CR0.ET | CR0.NE | CR0.WP | CR0.AM | CR0.PG) >>> 0);
+  put(CPU.cr4, CR4.PAE | CR4.PGE | CR4.OSFXSR | CR4.OSXMMEXCPT | CR4.UMIP | CR4.FSGSBASE | CR4.OSXSAVE);
+  put(CPU.xcr0, 3);
+
+  let codeBase = 0;
+  let code: Uint8Array = new Uint8Array(0);
+  let codeHost = 0;
+  let cases = 0;
+  let raised: number | undefined;
+  let frame = 0;
+
+  const ZERO = [
+    CPU.deliver,
+    CPU.special,
+    CPU.delivering,
+    CPU.answers,
+    CPU.answersUsed,
+    CPU.shadow,
+    CPU.pending,
+    CPU.fcs,
+    CPU.fds,
+    CPU.flagKind,
+    CPU.cr2,
+    CPU.cr2 + 4,
+  ];
+
+  /** One step of the engine; true when it came to an exception's handler. */
+  const step = (budget: number): boolean => {
+    let reason = engine.run(cpu, budget, cases);
+    while (reason === RUN.exit) {
+      if (word(CPU.raiseVector) !== EXIT.cpuid) throw new Error(`exit ${word(CPU.raiseVector)} from user code`);
+      put(CPU.answers, 1);
+      reason = engine.run(cpu, budget, cases);
+    }
+    const rip = view.getBigUint64(cpu + CPU.rip, true);
+    const offset = rip - KERNEL - BigInt(HANDLERS);
+    if (offset < 0n || offset >= 512n) return false;
+    raised = Number(offset >> 4n);
+    frame = host(Number(view.getBigUint64(cpu + CPU.gpr + 32, true) - KERNEL)) + (WITH_ERROR.has(raised) ? 8 : 0);
+    return true;
+  };
+
+  return {
+    name: `interpreter, ${model.name}`,
+    map(address, length, access) {
+      const physical = nextFrame;
+      nextFrame += length;
+      for (let at = 0; at < length; at += 4096) {
+        const va = address + at;
+        const pt = table(table(table(TABLES, 0), Math.floor(va / 2 ** 30)), Math.floor(va / MIB2) % 512);
+        const bits = access === 'write' ? (1n << 63n) | 7n : access === 'read' ? (1n << 63n) | 5n : 5n;
+        put64(pt + (Math.floor(va / 4096) % 512) * 8, BigInt(physical + at) | bits);
+      }
+      engine.tlbFlush(cpu);
+      const live = u8.subarray(host(physical), host(physical) + length);
+      if (access === 'execute') [codeBase, code, codeHost] = [address, live, host(physical)];
+      return live;
+    },
+    codeChanged(address, length) {
+      engine.blocks.codeChanged(codeHost + address - codeBase, Math.max(length, 1));
+    },
+    setState(state) {
+      const v = viewOf(state);
+      u8.set(state.subarray(0, 128), cpu + CPU.gpr);
+      for (let i = 0; i < 16; i++) u8.set(state.subarray(XMM + i * 16, XMM + i * 16 + 16), cpu + CPU.xmm + i * 32);
+      const fsw = v.getUint16(FSW, true);
+      const top = (fsw >> 11) & 7;
+      for (let i = 0; i < 8; i++) u8.set(state.subarray(ST + i * 16, ST + i * 16 + 16), cpu + CPU.st + ((top + i) & 7) * 16);
+      put(CPU.fcw, v.getUint16(FCW, true));
+      put(CPU.fsw, fsw & ~0x3800);
+      put(CPU.ftop, top);
+      put(CPU.ftw, v.getUint8(FTW));
+      put(CPU.fop, v.getUint16(FOP, true));
+      view.setBigUint64(cpu + CPU.fip, v.getBigUint64(FIP, true), true);
+      view.setBigUint64(cpu + CPU.fdp, v.getBigUint64(FDP, true), true);
+      put(CPU.mxcsr, v.getUint32(MXCSR, true));
+      view.setBigUint64(cpu + CPU.rip, v.getBigUint64(RIP, true), true);
+      const rflags = v.getUint32(RFLAGS, true);
+      put(CPU.eflags, (rflags & ~STATUS) | 2);
+      for (const offset of ZERO) put(offset, 0);
+      view.setBigUint64(cpu + CPU.flagR, BigInt(rflags & STATUS), true);
+      put(CPU.cpl, 3);
+      segment(CS, 0n, 0xffffffff, 0xafb, CS_SELECTOR);
+      segment(SS, 0n, 0xffffffff, 0xcf3, SS_SELECTOR);
+      segment(DS, 0n, 0, 0x10000, 0);
+      segment(ES, 0n, 0, 0x10000, 0);
+      segment(FS, v.getBigUint64(FS_BASE, true), 0, 0x10000, 0);
+      segment(GS, v.getBigUint64(GS_BASE, true), 0, 0x10000, 0);
+      if (++cases % 64 === 0) engine.tlbFlush(cpu);
+      engine.updateMode(cpu);
+      raised = undefined;
+    },
+    run(stop, limit): EngineOutcome {
+      const start = view.getBigUint64(cpu + CPU.rip, true);
+      const from = Number(start) - codeBase;
+      const repeated = stop === undefined && isRepeated(code.subarray(from, Math.min(from + 15, CODE_BYTES)));
+      for (let steps = 0; ; steps++) {
+        if (steps > limit) return { vector: -1, errorCode: 0, cr2: 0n };
+        if (step(1)) break;
+        const rip = view.getBigUint64(cpu + CPU.rip, true);
+        if (stop === undefined ? !repeated || rip !== start : Number(rip) === stop) break;
+      }
+      if (raised === undefined) return { vector: undefined, errorCode: 0, cr2: 0n };
+      return {
+        vector: raised,
+        errorCode: WITH_ERROR.has(raised) ? view.getUint32(frame - 8, true) : 0,
+        cr2: raised === 14 ? view.getBigUint64(cpu + CPU.cr2, true) : 0n,
+      };
+    },
+    getState(state) {
+      const v = viewOf(state);
+      state.set(u8.subarray(cpu + CPU.gpr, cpu + CPU.gpr + 128), 0);
+      if (raised === undefined) {
+        v.setBigUint64(RIP, view.getBigUint64(cpu + CPU.rip, true), true);
+        v.setUint32(RFLAGS, (word(CPU.eflags) | engine.statusFlags(cpu)) >>> 0, true);
+      } else {
+        v.setBigUint64(RIP, view.getBigUint64(frame, true), true);
+        v.setUint32(RFLAGS, view.getUint32(frame + 16, true), true);
+        v.setBigUint64(32, view.getBigUint64(frame + 24, true), true);
+      }
+      v.setBigUint64(FS_BASE, view.getBigUint64(cpu + segField(FS, SEG.base), true), true);
+      v.setBigUint64(GS_BASE, view.getBigUint64(cpu + segField(GS, SEG.base), true), true);
+      const top = word(CPU.ftop);
+      v.setUint16(FCW, word(CPU.fcw), true);
+      v.setUint16(FSW, (word(CPU.fsw) & ~0x3800) | (top << 11), true);
+      v.setUint8(FTW, word(CPU.ftw));
+      v.setUint16(FOP, word(CPU.fop), true);
+      v.setBigUint64(FIP, view.getBigUint64(cpu + CPU.fip, true), true);
+      v.setBigUint64(FDP, view.getBigUint64(cpu + CPU.fdp, true), true);
+      v.setUint32(MXCSR, word(CPU.mxcsr), true);
+      for (let i = 0; i < 8; i++) {
+        const from = cpu + CPU.st + ((top + i) & 7) * 16;
+        state.set(u8.subarray(from, from + 10), ST + i * 16);
+      }
+      for (let i = 0; i < 16; i++) state.set(u8.subarray(cpu + CPU.xmm + i * 32, cpu + CPU.xmm + i * 32 + 16), XMM + i * 16);
+    },
+  };
+}
