@@ -23,6 +23,7 @@ const { values: options } = parseArgs({
     qemu: { type: 'string', default: 'qemu-system-x86_64' },
     limit: { type: 'string', default: '5' },
     json: { type: 'string' },
+    program: { type: 'string', default: fileURLToPath(new URL('../src/node/main.ts', import.meta.url)) },
     'time-limit': { type: 'string', default: '120' },
   },
 });
@@ -51,7 +52,6 @@ interface Row {
 const EXPECTED_STATUS = 1;
 const rounds = Number(options.rounds);
 const scale = Number(options.scale);
-const vitrine = fileURLToPath(new URL('../bin/vitrine.js', import.meta.url));
 
 function command(machine: Machine, image: string): [string, string[]] {
   if (machine === 'tcg') {
@@ -60,7 +60,10 @@ function command(machine: Machine, image: string): [string, string[]] {
     return [options.qemu, ['-accel', 'tcg', ...board, ...exit, '-kernel', image]];
   }
   const engine = options.engine === undefined ? [] : ['--engine', options.engine];
-  return [process.execPath, [vitrine, 'boot', '--board', 'test', '--kernel', image, ...engine]];
+  return [
+    process.execPath,
+    ['--no-warnings', options.program, 'boot', '--board', 'test', '--kernel', image, ...engine],
+  ];
 }
 
 function run(machine: Machine, image: string): Run {

@@ -3,6 +3,7 @@
  *
  *     node scripts/kvm-unit-tests.ts --images DIR [--config FILE] [--arch x86_64|i386] [--baseline FILE]
  *       [--expected FILE] [--only NAME,...] [--engine NAME] [--slower N] [--jobs N] [--json FILE] [--verbose]
+ *       [--program FILE]
  *
  * `--images` is the folder with the .flat files, and with unittests.cfg unless `--config` names it. `--baseline` holds
  * another machine's results, `{"x86_64": {"test": {"result": "PASS"}}}`. The exit status is 0 when every program
@@ -39,6 +40,7 @@ const { values: options } = parseArgs({
     jobs: { type: 'string', default: '1' },
     json: { type: 'string' },
     verbose: { type: 'boolean', default: false },
+    program: { type: 'string', default: project('src/node/main.ts') },
   },
 });
 
@@ -75,9 +77,13 @@ function run(test: UnitTest, images: string): Promise<TestResult> {
   if (!existsSync(image)) return Promise.resolve(missing('NO IMAGE'));
   return new Promise((resolve) => {
     const start = performance.now();
-    const child = spawn(process.execPath, [project('bin/vitrine.js'), ...vitrineArguments(test, image)], {
-      stdio: ['ignore', 'pipe', 'pipe'],
-    });
+    const child = spawn(
+      process.execPath,
+      ['--no-warnings', options.program, ...vitrineArguments(test, image)],
+      {
+        stdio: ['ignore', 'pipe', 'pipe'],
+      },
+    );
     let output = '';
     let timedOut = false;
     const collect = (chunk: Buffer): void => {

@@ -141,6 +141,8 @@ describe('ends', () => {
 
   test('a triple fault ends it, and writes to the reset port', () => {
     const bench = new Bench();
+    bench.out(0xcf8, 0xffffffff, 4);
+    expect(bench.actions).toEqual([]);
     bench.exit({ kind: 'triple-fault' });
     bench.out(0xcf9, 6);
     expect(bench.actions).toEqual([

@@ -29,6 +29,7 @@ const SHUTDOWN_WORD = 'Shutdown';
 const POST_PORT = 0x80;
 const FAST_A20_PORT = 0x92;
 const A20_ENABLED = 2;
+const PCI_ADDRESS_PORT = 0xcf8;
 const RESET_PORT = 0xcf9;
 const RESET_CPU = 4;
 const COM1_PORT = 0x3f8;
@@ -175,6 +176,8 @@ export function writePorts(call: BoardCall, port: number, size: Size, value: num
     case 'not-claimed':
       break;
   }
+  // The address register of PCI configuration space is this wide; the byte in the middle of it is the reset port.
+  if (port === PCI_ADDRESS_PORT && size === 4) return;
   if (within(port, EXIT_PORT, EXIT_PORT_SIZE)) {
     call.actions.push({ kind: 'exit', status: ((value << 1) | 1) & 0xff });
   } else if (within(port, FW_CFG_PORT.select, 2)) {
