@@ -240,6 +240,12 @@ describe('acpiTables', () => {
     expect(none.index.map(({ signature }) => signature)).not.toContain('OEM0');
   });
 
+  test('SPCR is there exactly when COM1 is', () => {
+    const has = (uarts: number): boolean =>
+      acpiTables({ ...config, uarts }).index.some(({ signature }) => signature === 'SPCR');
+    expect([has(0), has(1)]).toEqual([false, true]);
+  });
+
   test('255 VPs fit', () => {
     const many = acpiTables({ ...config, apicIds: Array.from({ length: 255 }, (_, i) => i) });
     expect(devices(tableOf(many, 'DSDT')).filter((name) => /^\\_SB_\.P[0-9A-F]{3}$/.test(name))).toHaveLength(

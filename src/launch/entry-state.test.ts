@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { longModeEntry, multibootEntry, parkedFrom1, resetEntry } from './entry-state.ts';
+import { initEntry, longModeEntry, multibootEntry, parkedFrom1, resetEntry } from './entry-state.ts';
 
 const WB = 0x0606060606060606n;
 const mtrr = { mtrrDefType: 0xc06n, mtrrFixed: [WB, WB, 0n, WB, WB, WB, WB, WB, WB, WB, WB] };
@@ -79,6 +79,10 @@ describe('register states', () => {
 
   test('resetEntry is the state after RESET', () => {
     expect(resetEntry(0x663)).toEqual(reset);
+  });
+
+  test('initEntry keeps the MTRRs', () => {
+    expect(initEntry(0x663)).toEqual({ ...reset, ...mtrr });
   });
 
   test('parkedFrom1 gives every VP but the first the state after INIT, with MTRRs set', () => {

@@ -145,14 +145,19 @@ export function resetEntry(signature: number): InitialRegisters {
 }
 
 /**
- * Application processors after firmware: as INIT leaves them, with the MTRRs of the boot processor (INIT does not
- * touch them). Without these Linux warns of processors with inconsistent settings.
+ * After INIT on a board whose firmware has set the MTRRs of all processors alike: INIT does not touch them. Without
+ * them Linux warns of processors with inconsistent settings.
  */
+export function initEntry(signature: number): InitialRegisters {
+  return { ...resetEntry(signature), ...MTRR };
+}
+
+/** Application processors before their SIPI. */
 export function parkedFrom1(vpCount: number): ContextDirective[] {
   return Array.from({ length: vpCount - 1 }, (_, i) => ({
     kind: 'context',
     vp: i + 1,
     activity: 'wait-for-sipi',
-    registers: { ...resetEntry(0), ...MTRR },
+    registers: initEntry(0),
   }));
 }

@@ -117,6 +117,33 @@ describe('launchMultiboot', () => {
     expect([memory[0x2000ff], memory[0x200100]]).toEqual([5, 0]);
   });
 
+  test('counts the file from where the image begins in it', () => {
+    const fields = {
+      headerAddr: 0x200000,
+      loadAddr: 0x200000,
+      loadEndAddr: 0x200120,
+      bssEndAddr: 0,
+      entryAddr: 0x200020,
+    };
+    const header = multibootHeader(0x10000, fields);
+    const image = concat(new Uint8Array(0x100), header, new Uint8Array(0x100));
+    expect(launched({ image }).entry).toBe(0x200020);
+    expect(refusal({ image: image.subarray(0, -1) })).toContain('file ends before the image does');
+  });
+
+  test('memory may end where the image and its modules do', () => {
+    const image = multibootElf(0x100000, 0x1000);
+    const room = MEMORY - 0x102000;
+    expect(launched({ image, modules: [{ bytes: new Uint8Array(room), commandLine: '' }] }).info).toBe(
+      0x9000,
+    );
+    expect(refusal({ image, modules: [{ bytes: new Uint8Array(room + 1), commandLine: '' }] })).toContain(
+      'module 1',
+    );
+    const high = multibootElf(MEMORY - 0x2000, 0x1000);
+    expect(refusal({ image: high })).toBe('taken');
+  });
+
   test('load_end 0 means the whole file', () => {
     const fields = {
       headerAddr: 0x200000,

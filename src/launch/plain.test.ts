@@ -71,6 +71,15 @@ describe('launchPlain', () => {
     }
   });
 
+  test('hands the setup header of a bzImage on, and makes one for a vmlinux', () => {
+    expect(SETUP_HEADER.low(page, 'version')).toBe(0x20f);
+    expect(SETUP_HEADER.low(page, 'initSize')).toBe(0x400000);
+    const kernel = elf64(0x1000000, [{ paddr: 0x1000000, bytes: new Uint8Array(64) }]);
+    const elfPage = memoryOf(launched({ kernel }).directives, 64 * MIB).subarray(LOW.bootParams);
+    expect(SETUP_HEADER.low(elfPage, 'version')).toBe(0);
+    expect(SETUP_HEADER.low(elfPage, 'header')).toBe(0x53726448);
+  });
+
   test('passes command line, initrd, map and tables', () => {
     expect(SETUP_HEADER.low(page, 'cmdLinePtr')).toBe(LOW.commandLine);
     const line = memory.subarray(LOW.commandLine, LOW.commandLine + 14);
@@ -104,8 +113,9 @@ describe('launchPlain', () => {
     expect(launched()).toEqual(launch);
   });
 
-  test('does without initrd and UARTs', () => {
+  test('does without initrd and UARTs, and with all UARTs', () => {
     const { initrd: _, ...without } = config;
+    expect(launchPlain({ ...without, uarts: 4 }).ok).toBe(true);
     const outcome = launchPlain({ ...without, uarts: 0 });
     expect(outcome.ok && outcome.launch.parts.map(({ name }) => name)).not.toContain('initrd');
   });
