@@ -4,7 +4,7 @@ import { existsSync, mkdirSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { CONSTANT_BYTES, DATA_BYTES, type Patch, STATE_BYTES, type VectorCase, type VectorResult, view, windowContent } from './state.ts';
+import { CONSTANT_BYTES, DATA, DATA_BYTES, MXCSR, type Patch, STATE_BYTES, type VectorCase, type VectorResult, view, windowContent } from './state.ts';
 
 const SOURCE = fileURLToPath(new URL('runner.c', import.meta.url));
 const FLAGS = ['-O2', '-fno-stack-protector', '-mno-red-zone', '-mfsgsbase', '-fno-strict-aliasing', '-fPIE', '-pie', '-w'];
@@ -104,7 +104,27 @@ function clean(c: VectorCase, result: VectorResult): VectorResult {
       if (at >= 0 && at < change.bytes.length) change.bytes[at] = (change.bytes[at] as number) & ~1;
     }
   }
+  if (result.vector === undefined && /^f?xsave/.test(c.form)) hideMisalignedSse(c, result);
   return result;
+}
+
+/** MXCSR_MASK in a stored image has bit 17, which belongs to AMD's misaligned SSE mode: not offered, so not recorded. */
+function hideMisalignedSse(c: VectorCase, result: VectorResult): void {
+  const content = windowContent().data;
+  for (const list of [c.patches, result.changes]) {
+    for (const patch of list) {
+      if (patch.address >= DATA && patch.address < DATA + DATA_BYTES) content.set(patch.bytes, patch.address - DATA);
+    }
+  }
+  const memory = view(content);
+  const mxcsr = view(c.state).getUint32(MXCSR, true);
+  for (const change of result.changes) {
+    for (let i = 0; i < change.bytes.length; i++) {
+      const at = change.address + i - DATA;
+      if (at % 16 !== 14 || at < 30 || change.bytes[i] !== 2) continue;
+      if (memory.getUint32(at - 2, true) === 0x2ffff && memory.getUint32(at - 6, true) === mxcsr) change.bytes[i] = 0;
+    }
+  }
 }
 
 /** The processor's results; undefined for a case that did not end. */
