@@ -152,6 +152,20 @@ export class OneInstruction {
       CPU.fds,
     ])
       put(offset, 0);
+    return this.#step();
+  }
+
+  /** Runs another instruction on the state and the data that the last one left. */
+  runAgain(code: readonly number[]): Outcome {
+    this.engine.blocks.flush();
+    this.engine.u8.set(code, this.host(CODE));
+    this.view.setBigUint64(this.cpu + CPU.rip, BigInt(CODE), true);
+    return this.#step();
+  }
+
+  #step(): Outcome {
+    const { engine, view, cpu } = this;
+    const { u8 } = engine;
     engine.tlbFlush(cpu);
     engine.updateMode(cpu);
     engine.run(cpu, 1, 0);
