@@ -30,7 +30,8 @@ class Bench {
   now = 0;
 
   constructor(config: Partial<TestBoardConfig> = {}) {
-    this.board = createTestBoard({ ...DEFAULT_TEST_BOARD, ...config });
+    this.board = createTestBoard({ ...DEFAULT_TEST_BOARD, firmware: false, ...config });
+    this.store(SVR, 0x1ff);
   }
 
   get world(): BoardWorld {
@@ -262,7 +263,7 @@ describe('interrupts', () => {
   });
 
   test('the PIT interrupts through the 8259A and LINT0', () => {
-    const bench = new Bench();
+    const bench = new Bench({ firmware: true });
     // Mode 2 raises OUT at once; initialising the 8259A afterwards forgets that edge.
     for (const [port, value] of [
       [0x43, 0x34],
@@ -354,6 +355,17 @@ describe('processors', () => {
     expect(boardTurn(bench.board, 0).kind).toBe('idle');
   });
 
+  test('a board whose processors cannot be woken has nothing to wait for', () => {
+    const bench = new Bench({ firmware: true, cpus: 2 });
+    expect(boardNextEvent(bench.board)).toBeLessThan(Infinity);
+    bench.registers.set(REGISTER.rflags, 2);
+    bench.halt();
+    expect(boardTurn(bench.board, 0)).toEqual({ kind: 'idle', until: Infinity });
+    // The tick as an NMI would wake it.
+    bench.redirect(2, 0x400);
+    expect(boardTurn(bench.board, 0)).toMatchObject({ kind: 'idle', until: boardNextEvent(bench.board) });
+  });
+
   test('CPUID follows the enable bit of the APIC, and hides what the board does not have', () => {
     const bench = new Bench({ cpus: 2, x2apic: false });
     const features = (vp: number): { ebx: number; ecx: number; edx: number } => {
@@ -421,10 +433,18 @@ test('suspend to memory ends at the alarm, at the address that the FACS holds', 
   expect(boardTurn(bench.board, bench.now)).toMatchObject({ kind: 'run', vp: 0 });
 });
 
-test('the tables are where the loader puts them', () => {
-  const [piece] = boardPieces(DEFAULT_TEST_BOARD);
-  expect(piece?.gpa).toBe(0xf5000);
-  expect(String.fromCharCode(...(piece?.bytes.subarray(0, 8) ?? []))).toBe('RSD PTR ');
+test('firmware leaves its tables behind, and a tick that returns through them', () => {
+  const pieces = boardPieces(DEFAULT_TEST_BOARD);
+  expect(pieces.map(({ gpa }) => gpa)).toEqual([0, 0xf5000, 0xff000]);
+  const bench = new Bench({ firmware: true });
+  while (bench.pending() === 'none') bench.skip();
+  const vector = bench.take();
+  const table = pieces[0]?.bytes ?? new Uint8Array();
+  const [offset = 0, segment = 0] = new Uint16Array(table.slice(vector * 4, vector * 4 + 4).buffer);
+  const stub = pieces[2]?.bytes.subarray(segment * 16 + offset - 0xff000) ?? [];
+  // mov al, 20h; out 20h, al: the end of the interrupt.
+  expect([...stub.slice(1, 5)]).toEqual([0xb0, 0x20, 0xe6, 0x20]);
+  expect(boardPieces({ ...DEFAULT_TEST_BOARD, firmware: false })).toEqual([]);
 });
 
 test('a copy of the board goes on as the board does', () => {

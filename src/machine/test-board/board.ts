@@ -17,12 +17,12 @@
  * `idle` until Infinity means that nothing will ever happen again: the run ends with `boardIdleStatus`.
  */
 import { REGISTER } from '../../abi/hyperv/registers.ts';
-import { isLapicMsr, lapicReadMsr, lapicWriteMsr, lapicWritePage } from '../../chipset/lapic-access.ts';
+import { isLapicMsr, lapicReadMsr, lapicWriteMsr } from '../../chipset/lapic-access.ts';
 import { lapicAdvance, lapicNextEvent, lapicSetTscOffset } from '../../chipset/lapic-timer.ts';
 import { createLapic, lapicReadCr8, lapicWriteCr8 } from '../../chipset/lapic.ts';
-import { LAPIC } from '../../chipset/lapic-registers.ts';
 import type { Completion, Cr8Exit, Exit, IoExit, MmioExit, MsrExit } from '../../seats/exits.ts';
 import { answerCpuid } from './cpuid.ts';
+import { type FirmwarePiece, enableVirtualWire, firmwarePieces } from './firmware.ts';
 import { answerHypercall } from './hypercall.ts';
 import { acknowledge, hasInterrupt, settle } from './interrupts.ts';
 import { readMemory, writeMemory } from './memory.ts';
@@ -37,7 +37,6 @@ import {
   type TestBoard,
   type TestBoardConfig,
 } from './state.ts';
-import { TABLES_BASE, acpiTables } from './tables.ts';
 
 export type { BoardAction, BoardWorld, TestBoard, TestBoardConfig } from './state.ts';
 export { DEFAULT_TEST_BOARD } from './state.ts';
@@ -45,10 +44,6 @@ export type { Turn } from './schedule.ts';
 
 const VECTOR_GP = 13;
 const RFLAGS_IF = 1 << 9;
-/** The LVT entry with which firmware leaves LINT0 to the 8259As (virtual wire mode). */
-const LVT_EXTINT = 0x700;
-const SVR_ENABLED = 0x1ff;
-
 const DONE: Completion = { kind: 'done' };
 const GP: Completion = { kind: 'fault', vector: VECTOR_GP, errorCode: 0 };
 const value = (lo: number, hi = 0): Completion => ({ kind: 'value', lo: lo >>> 0, hi: hi >>> 0 });
@@ -84,16 +79,13 @@ function createVp(config: TestBoardConfig, index: number): BoardVp {
     tscDeadline: config.tscDeadline,
     physicalAddressBits: config.physicalAddressBits,
   });
-  if (index === 0) {
-    lapicWritePage(apic, 0, LAPIC.svr, 4, SVR_ENABLED);
-    lapicWritePage(apic, 0, LAPIC.lvtLint0, 4, LVT_EXTINT);
-  }
+  if (index === 0 && config.firmware) enableVirtualWire(apic);
   return { index, apic, activity: index === 0 ? 'running' : 'waiting', haltedWithInterrupts: true, nmis: 0 };
 }
 
-/** What the board keeps in memory, for the loader. */
-export function boardPieces({ cpus }: TestBoardConfig): { name: string; gpa: number; bytes: Uint8Array }[] {
-  return [{ name: 'ACPI tables', gpa: TABLES_BASE, bytes: acpiTables(cpus, PM_PORTS) }];
+/** What the board's firmware keeps in memory, for the loader. */
+export function boardPieces({ cpus, firmware }: TestBoardConfig): FirmwarePiece[] {
+  return firmware ? firmwarePieces(cpus, PM_PORTS) : [];
 }
 
 /** Answers an exit of VP `vp`. */

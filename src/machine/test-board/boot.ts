@@ -55,6 +55,7 @@ export function bootTestBoard(boot: TestBoardBoot): TestBoardOutcome {
     tscDeadline: !without.has('tsc-deadline'),
     physicalAddressBits: model.physicalAddressBits,
     startDate: boot.startDate ?? DEFAULT_TEST_BOARD.startDate,
+    firmware: boot.source.kind === 'kernel',
     postPort: boot.postPort ?? DEFAULT_TEST_BOARD.postPort,
   };
   const launch = directives(boot, config, model.signature);

@@ -2,7 +2,7 @@
 import { FW_CFG_PORT, createFwCfg, fwCfgRead, fwCfgWrite } from '../../chipset/fwcfg.ts';
 import { createHpet, hpetAdvance, hpetNextEvent, type HpetAction } from '../../chipset/hpet.ts';
 import { createIoapic } from '../../chipset/ioapic.ts';
-import { PIC_PORT, createPic, picRead, picWrite, type PicState } from '../../chipset/pic.ts';
+import { PIC_PORT, createPic, picRead, picWrite } from '../../chipset/pic.ts';
 import { PIT_PORT, createPit, pitAdvance, pitNextEvent, pitRead, pitWrite } from '../../chipset/pit.ts';
 import { PM, createPm, pmAdvance, pmInterrupt, pmNextEvent, pmRead, pmWrite } from '../../chipset/pm.ts';
 import { createRtc, rtcAdvance, rtcInterrupt, rtcNextEvent, rtcRead, rtcWrite } from '../../chipset/rtc.ts';
@@ -15,6 +15,7 @@ import {
   uartTakeOutput,
   uartWrite,
 } from '../../chipset/uart.ts';
+import { initialisePic, startTimer } from './firmware.ts';
 import { driveIntr, setLine } from './interrupts.ts';
 import { rtcAlarm, suspend } from './sleep.ts';
 import type { BoardCall, TestBoard, TestBoardConfig } from './state.ts';
@@ -66,10 +67,16 @@ type Chips = Pick<
 >;
 
 export function createChips(config: TestBoardConfig): Chips {
+  const pic = createPic();
+  const pit = createPit();
+  if (config.firmware) {
+    initialisePic(pic);
+    startTimer(pit);
+  }
   return {
     ioapic: createIoapic(),
-    pic: firmwarePic(),
-    pit: createPit(),
+    pic,
+    pit,
     hpet: createHpet(),
     rtc: createRtc({ date: config.startDate }),
     pm: createPm({ sleepTypes: SLEEP_TYPES }),
@@ -81,16 +88,6 @@ export function createChips(config: TestBoardConfig): Chips {
     hpetLines: 0,
     rtcHigh: false,
   };
-}
-
-/** As firmware leaves the 8259As: vectors 0x08 and 0x70, everything masked. */
-function firmwarePic(): PicState {
-  const pic = createPic();
-  const { masterCommand, masterData, slaveCommand, slaveData } = PIC_PORT;
-  for (const port of [masterCommand, slaveCommand]) picWrite(pic, port, 0x11);
-  for (const value of [0x08, 0x04, 0x01, 0xff]) picWrite(pic, masterData, value);
-  for (const value of [0x70, 0x02, 0x01, 0xff]) picWrite(pic, slaveData, value);
-  return pic;
 }
 
 /** Ports of chips that are a byte wide: a wider access is one for each of its bytes. */

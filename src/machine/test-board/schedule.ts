@@ -1,4 +1,5 @@
 /** Which VP runs next: round robin in slices of virtual time, VPs that wait are passed over. */
+import { DELIVERY } from '../../chipset/apic-message.ts';
 import { hasInterrupt } from './interrupts.ts';
 import type { BoardVp, TestBoard } from './state.ts';
 
@@ -20,6 +21,10 @@ function isRunnable(vp: BoardVp): boolean {
   }
 }
 
+/** Of redirection entries and LVT alike: the mask, and the delivery modes that interrupts off keep out. */
+const MASKED = 1 << 16;
+const MASKABLE: readonly number[] = [DELIVERY.fixed, DELIVERY.lowestPriority, DELIVERY.extInt];
+
 /** Instructions between two looks at the world outside. */
 const LONGEST_TURN = 10_000_000;
 
@@ -29,7 +34,7 @@ export function nextTurn(board: TestBoard, now: number, nextEvent: number): Turn
   const current = vps[turn.vp];
   if (current === undefined || now >= turn.until || !isRunnable(current)) {
     const next = after(vps, turn.vp);
-    if (next === undefined) return { kind: 'idle', until: nextEvent };
+    if (next === undefined) return { kind: 'idle', until: isDead(board) ? Infinity : nextEvent };
     turn.vp = next.index;
     turn.until = now + config.slice;
   }
@@ -39,6 +44,13 @@ export function nextTurn(board: TestBoard, now: number, nextEvent: number): Turn
   const alone = vps.every((other) => other === vp || !isRunnable(other));
   const until = alone ? now + LONGEST_TURN : turn.until;
   return { kind: 'run', vp: turn.vp, instructions: Math.max(1, Math.min(until, nextEvent) - now) };
+}
+
+/** Nobody can be woken: all have halted with interrupts off, or wait for a start, and no device may send an NMI. */
+function isDead({ vps, ioapic, asleep }: TestBoard): boolean {
+  if (asleep || vps.some((vp) => vp.activity === 'halted' && vp.haltedWithInterrupts)) return false;
+  const entries = [...ioapic.entriesLo, ...vps.flatMap(({ apic }) => apic.lvt)];
+  return entries.every((entry) => (entry & MASKED) !== 0 || MASKABLE.includes((entry >>> 8) & 7));
 }
 
 /** The next VP that can run, the present one last. */

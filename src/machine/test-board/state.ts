@@ -26,6 +26,8 @@ export interface TestBoardConfig {
   readonly startDate: number;
   /** Where a BIOS image writes its progress, beside 0x80; 0x190 is what test386 is assembled with. */
   readonly postPort: number;
+  /** The state in which firmware starts a boot loader; without it, the state after RESET. */
+  readonly firmware: boolean;
   /** Instructions that a VP may run before another one gets its turn. Short: programs here spin for each other. */
   readonly slice: number;
 }
@@ -39,6 +41,7 @@ export const DEFAULT_TEST_BOARD: TestBoardConfig = {
   physicalAddressBits: 40,
   startDate: 0,
   postPort: 0x190,
+  firmware: true,
   slice: 1000,
 };
 

@@ -136,6 +136,24 @@ export class Frames {
     return block < this.#blockCount && (this.#get(this.#blocks + block * 8) & 7) === BLOCK.untouched;
   }
 
+  /** Calls `visit` for every page of memory that has a frame, in ascending order of address. */
+  eachTouchedPage(visit: (gpa: number, host: number) => void): void {
+    for (let block = 0; block < this.#blockCount; block++) {
+      const slot = this.#blocks + block * 8;
+      const word = this.#get(slot);
+      if ((word & 7) === BLOCK.memory) {
+        const base = (word & -BLOCK_BYTES) >>> 0;
+        for (let page = 0; page < 512; page++) visit(block * BLOCK_BYTES + page * PAGE_BYTES, base + page * PAGE_BYTES);
+      } else if ((word & 7) === BLOCK.split) {
+        const table = this.#get(slot + 4);
+        for (let page = 0; page < 512; page++) {
+          const entry = this.#get(table + page * 4);
+          if (entry & PAGE_ENTRY.present) visit(block * BLOCK_BYTES + page * PAGE_BYTES, (entry & -PAGE_BYTES) >>> 0);
+        }
+      }
+    }
+  }
+
   /** Calls `visit` for each piece of [gpa, gpa + length) that is contiguous; false when part of it is not memory. */
   pieces(gpa: number, length: number, visit: (host: number, offset: number, bytes: number) => void): boolean {
     for (let at = 0; at < length; ) {

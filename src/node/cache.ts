@@ -1,0 +1,104 @@
+/**
+ * Downloaded files under the user's cache folder. A file's name carries its SHA-256, it is written beside its place and
+ * renamed, and it is verified whenever it is used: a cut-off, poisoned or concurrently written cache is never believed.
+ */
+import { createHash, randomBytes } from 'node:crypto';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { UserError } from './errors.ts';
+
+export function defaultCacheDir(): string {
+  const base = process.env['XDG_CACHE_HOME'];
+  return join(base !== undefined && base !== '' ? base : join(homedir(), '.cache'), 'vitrine');
+}
+
+export function sha256(bytes: Uint8Array): string {
+  return createHash('sha256').update(bytes).digest('hex');
+}
+
+export interface CacheEntry {
+  readonly file: string;
+  readonly name: string;
+  readonly sha256: string;
+  readonly bytes: number;
+}
+
+export class Cache {
+  readonly dir: string;
+
+  constructor(dir: string) {
+    this.dir = dir;
+  }
+
+  /** Makes the folder; a clear sentence when that cannot be. */
+  prepare(): void {
+    try {
+      mkdirSync(this.dir, { recursive: true });
+      const probe = join(this.dir, `.probe-${randomBytes(6).toString('hex')}`);
+      writeFileSync(probe, '');
+      rmSync(probe);
+    } catch (error) {
+      throw new UserError(`cannot write to the cache folder ${this.dir} (${(error as NodeJS.ErrnoException).code ?? 'error'}): give another one with --cache-dir`);
+    }
+  }
+
+  list(): CacheEntry[] {
+    if (!existsSync(this.dir)) return [];
+    const entries: CacheEntry[] = [];
+    for (const file of readdirSync(this.dir).sort()) {
+      const match = /^(.+)\.([0-9a-f]{64})$/.exec(file);
+      if (match === null) continue;
+      entries.push({ file, name: match[1] as string, sha256: match[2] as string, bytes: statSync(join(this.dir, file)).size });
+    }
+    return entries;
+  }
+
+  /** The bytes of an entry, or undefined when they are not what the name says; then the file is removed. */
+  read(entry: CacheEntry): Uint8Array | undefined {
+    let bytes: Uint8Array;
+    try {
+      bytes = readFileSync(join(this.dir, entry.file));
+    } catch {
+      return undefined;
+    }
+    if (sha256(bytes) === entry.sha256) return bytes;
+    rmSync(join(this.dir, entry.file), { force: true });
+    return undefined;
+  }
+
+  /** Newest entry whose name satisfies `match` by the order of `compare` on names. */
+  find(match: (name: string) => boolean): CacheEntry[] {
+    return this.list().filter(({ name }) => match(name));
+  }
+
+  write(name: string, bytes: Uint8Array): CacheEntry {
+    this.prepare();
+    const hash = sha256(bytes);
+    const file = `${name}.${hash}`;
+    const temporary = join(this.dir, `.${randomBytes(8).toString('hex')}.tmp`);
+    try {
+      writeFileSync(temporary, bytes);
+      renameSync(temporary, join(this.dir, file));
+    } catch (error) {
+      rmSync(temporary, { force: true });
+      throw new UserError(`cannot write ${file} to the cache folder ${this.dir} (${(error as Error).message}): free some room or give another one with --cache-dir`);
+    }
+    return { file, name, sha256: hash, bytes: bytes.length };
+  }
+
+  /** Entries that are damaged; they are removed. */
+  verify(): { good: CacheEntry[]; bad: CacheEntry[] } {
+    const good: CacheEntry[] = [];
+    const bad: CacheEntry[] = [];
+    for (const entry of this.list()) (this.read(entry) === undefined ? bad : good).push(entry);
+    return { good, bad };
+  }
+
+  clear(): number {
+    const entries = this.list();
+    for (const { file } of entries) rmSync(join(this.dir, file), { force: true });
+    rmSync(join(this.dir, 'apt'), { recursive: true, force: true });
+    return entries.length;
+  }
+}

@@ -1,0 +1,112 @@
+/**
+ * The default initramfs: BusyBox, the kernel's Hyper-V and guest modules, and an init that anybody may replace. Byte-reproducible.
+ *
+ * `--run` speaks over the second UART (ttyS1), which is raw and binary-safe:
+ *   to the host   `o N\n` + N bytes of standard output, `e N\n` + N bytes of standard error, `a\n` (send more input),
+ *                 `x STATUS\n` (the command has ended)
+ *   to the guest  `N\n` + N bytes of standard input, `0\n` at its end
+ */
+import { readDeb } from './deb.ts';
+import { MODE, writeCpio, type CpioEntry } from './cpio.ts';
+import { UserError } from './errors.ts';
+import { loadOrder, type KernelModule } from './modules.ts';
+import { WANTED_MODULES } from './kernel.ts';
+
+export interface InitramfsParts {
+  readonly busybox: Uint8Array;
+  readonly modules: ReadonlyMap<string, KernelModule>;
+  /** Shell command of --run. */
+  readonly command?: string;
+  readonly extra: readonly { readonly path: string; readonly data: Uint8Array; readonly mode: number }[];
+}
+
+export async function busyboxFromDeb(bytes: Uint8Array, where: string): Promise<Uint8Array> {
+  const [file] = await readDeb(bytes, where, (path) => path === 'bin/busybox' || path === 'usr/bin/busybox');
+  if (file === undefined) throw new UserError(`${where} holds no busybox: give the busybox-static package`);
+  return file.data;
+}
+
+const INIT = `#!/bin/busybox sh
+# The first process of the default initramfs. An ordinary program: replace it with --initrd or --add FILE:/init.
+bb=/bin/busybox
+$bb mkdir -p /proc /sys /dev /run /tmp /root
+$bb mount -t proc proc /proc
+$bb mount -t sysfs sys /sys
+$bb mount -t devtmpfs dev /dev 2>/dev/null
+$bb mkdir -p /dev/pts /sys/kernel/config
+$bb mount -t devpts devpts /dev/pts
+$bb mount -t configfs config /sys/kernel/config 2>/dev/null
+$bb mount -t tmpfs run /run
+$bb --install -s /bin
+export PATH=/bin:/sbin HOME=/root TERM=\${TERM:-linux} PS1='vitrine:\\w# '
+for module in $(cat /vitrine/modules); do insmod "/vitrine/modules.d/$module.ko" 2>/dev/null; done
+cd /root
+[ -e /vitrine/command ] && exec sh /vitrine/run
+echo
+echo "Vitrine: BusyBox shell on $(uname -r). 'poweroff' ends it."
+setsid cttyhack sh
+poweroff -f
+`;
+
+const RUN = `# Runs /vitrine/command with its standard streams on the second UART.
+stty -F /dev/ttyS1 raw -echo
+exec 8<>/dev/ttyS1
+exec 9>/run/lock
+send() { # tag: standard input in frames
+  while :; do
+    dd bs=32768 count=1 of=/run/frame.$1 2>/dev/null
+    n=$(stat -c %s /run/frame.$1)
+    [ "$n" = 0 ] && break
+    { flock 9; echo "$1 $n"; cat /run/frame.$1; } >&8 9>/run/lock
+  done
+}
+receive() {
+  while :; do
+    { flock 9; echo a; } >&8 9>/run/lock
+    read -r n <&8
+    [ "$n" = 0 ] && break
+    dd bs="$n" count=1 iflag=fullblock <&8 2>/dev/null || break
+  done
+}
+mkfifo /run/in /run/out /run/err
+send o < /run/out & out=$!
+send e < /run/err & err=$!
+receive > /run/in & in=$!
+sh /vitrine/command < /run/in > /run/out 2> /run/err
+status=$?
+wait $out $err
+kill $in 2>/dev/null
+{ flock 9; echo "x $status"; } >&8 9>/run/lock
+sleep 1
+poweroff -f
+`;
+
+export function buildInitramfs(parts: InitramfsParts): Uint8Array {
+  const text = (value: string): Uint8Array => new TextEncoder().encode(value);
+  const order = loadOrder(parts.modules, WANTED_MODULES);
+  const entries: CpioEntry[] = [
+    ...['bin', 'dev', 'vitrine', 'vitrine/modules.d'].map((path): CpioEntry => ({ path, mode: MODE.directory })),
+    { path: 'dev/console', mode: MODE.character, device: { major: 5, minor: 1 } },
+    { path: 'bin/busybox', mode: MODE.program, data: parts.busybox },
+    { path: 'init', mode: MODE.program, data: text(INIT) },
+    { path: 'vitrine/modules', mode: MODE.file, data: text(order.map(({ name }) => `${name}\n`).join('')) },
+    { path: 'vitrine/run', mode: MODE.file, data: text(RUN) },
+    ...order.map(({ name, data }): CpioEntry => ({ path: `vitrine/modules.d/${name}.ko`, mode: MODE.file, data })),
+  ];
+  if (parts.command !== undefined) entries.push({ path: 'vitrine/command', mode: MODE.file, data: text(`${parts.command}\n`) });
+  const known = new Set(entries.map(({ path }) => path));
+  for (const { path, data, mode } of parts.extra) {
+    const clean = path.replace(/^\/+/, '');
+    const folders = clean.split('/').slice(0, -1);
+    for (let depth = 1; depth <= folders.length; depth++) {
+      const folder = folders.slice(0, depth).join('/');
+      if (!known.has(folder)) entries.push({ path: folder, mode: MODE.directory });
+      known.add(folder);
+    }
+    const existing = entries.findIndex((entry) => entry.path === clean);
+    if (existing >= 0) entries.splice(existing, 1);
+    entries.push({ path: clean, mode: 0o100000 | mode, data });
+    known.add(clean);
+  }
+  return writeCpio(entries);
+}
