@@ -214,7 +214,8 @@ describe('launchMultiboot', () => {
     ['a load end beyond the file', { loadEndAddr: 0x300000 }],
     ['a load end before the header', { loadEndAddr: 0x200000 }],
     ['a zeroed part that ends early', { bssEndAddr: 0x200010 }],
-    ['an entry outside', { entryAddr: 0x200200 }],
+    ['an entry at the end', { entryAddr: 0x200080 }],
+    ['an entry before the image', { entryAddr: 0x1fffff }],
   ])('refuses address fields with %s', (_, changes) => {
     const good = {
       headerAddr: 0x200000,
