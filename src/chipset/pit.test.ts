@@ -109,6 +109,9 @@ describe('gate', () => {
     expect(wave(state, 2, 100, 2)).toBe('__');
     gate2(state, 200, true);
     expect(wave(state, 2, 204, 2)).toBe('_H');
+    const rate = program(0, 2, 2, 5);
+    expect(latched(rate, 103, 2)).toBe(5);
+    expect(wave(rate, 2, 104, 8)).toBe('HHHHHHHH');
   });
 
   test('low sets OUT of modes 2 and 3 high; its edge starts them afresh', () => {
@@ -185,6 +188,29 @@ describe('reading', () => {
     expect(word(state, 101, 0)).toBe(900);
   });
 
+  test('a latched 0 is a latched count', () => {
+    const state = program(0, 0, 0, 4);
+    control(state, 5, 0x00);
+    expect(word(state, 9, 0)).toBe(0);
+  });
+
+  test('modes 6 and 7 are 2 and 3', () => {
+    for (const [written, mode] of [
+      [6, 2],
+      [7, 3],
+    ] as const) {
+      const state = program(0, 0, written, 4);
+      control(state, 1, 0xe2);
+      expect((pitRead(state, at(1), 0x40) >>> 1) & 7).toBe(mode);
+    }
+  });
+
+  test('channel 1 takes a new count over as well', () => {
+    const state = program(0, 1, 2, 4);
+    count(state, 2, 1, 3);
+    expect(wave(state, 1, 2, 9)).toBe('HH_HH_HH_');
+  });
+
   test('one byte at a time, as the access mode says', () => {
     const state = createPit();
     control(state, 0, 0x14);
@@ -230,6 +256,8 @@ describe('port 0x61', () => {
     expect(pitRead(state, 0, PIT_PORT.speaker)).toBe(0x0f);
     expect(pitRead(state, 15_085, PIT_PORT.speaker)).toBe(0x1f);
     expect(pitRead(state, 30_170, PIT_PORT.speaker)).toBe(0x0f);
+    pitWrite(state, 0, PIT_PORT.speaker, 0);
+    expect(pitRead(state, 45_255, PIT_PORT.speaker)).toBe(0x10);
   });
 
   test('the calibration loop: mode 0 with the gate on, until bit 5', () => {
@@ -305,6 +333,24 @@ describe('IRQ 0', () => {
     latched(state, 6, 0);
     pitOutput(state, at(10), 0);
     expect(pitAdvance(state, at(11)).rose).toBe(true);
+  });
+
+  test('a new count that begins with a low half makes none', () => {
+    const state = program(0, 0, 3, 8);
+    count(state, 2, 0, 4);
+    pitAdvance(state, at(2));
+    expect(pitAdvance(state, at(6))).toEqual({ rose: false, level: false });
+    expect(pitAdvance(state, at(7))).toEqual({ rose: true, level: true });
+  });
+
+  test('a gate edge before the first count starts nothing', () => {
+    const state = createPit();
+    control(state, 0, 0xb4);
+    gate2(state, 5, true);
+    expect(wave(state, 2, 5, 5)).toBe('HHHHH');
+    count(state, 10, 2, 3);
+    gate2(state, 12, false);
+    expect(latched(state, 50, 2)).toBe(2);
   });
 
   test('programming may make one', () => {

@@ -18,6 +18,22 @@ import {
 
 const SECOND = 1e9;
 
+test('registers are where a Gen-2 VM has them', () => {
+  expect(PM).toEqual({
+    status: 0,
+    enable: 2,
+    control: 4,
+    timer: 8,
+    gpeStatus: 0xc,
+    gpeEnable: 0xe,
+    reset: 0x33,
+    sleepControl: 0x34,
+    sleepStatus: 0x35,
+    length: 0x37,
+  });
+  expect(PM_STATUS).toEqual({ timer: 1, global: 0x20, powerButton: 0x100, rtc: 0x400, wake: 0x8000 });
+});
+
 describe('timer', () => {
   test('counts at its rate and wraps at 32 bits', () => {
     const state = createPm();
@@ -91,6 +107,17 @@ describe('control', () => {
     expect(pmRead(state, 0, PM.control, 2)).toBe((5 << 10) | 1);
   });
 
+  test('the rest of it keeps bus-master reload and the sleep type, byte by byte', () => {
+    const state = createPm();
+    pmWrite(state, 0, PM.control, 2, 0xdfff);
+    expect(pmRead(state, 0, PM.control, 2)).toBe(0x1c03);
+    pmWrite(state, 0, PM.control, 1, 0);
+    expect(pmRead(state, 0, PM.control, 2)).toBe(0x1c01);
+    pmWrite(state, 0, PM.control, 1, 2);
+    pmWrite(state, 0, PM.control + 1, 1, 0);
+    expect(pmRead(state, 0, PM.control, 4)).toBe(3);
+  });
+
   test.each([
     ['a word', 2, 0x2000, 0x04],
     ['its upper byte', 1, 0x20, 0x05],
@@ -128,6 +155,16 @@ describe('hardware-reduced', () => {
     pmRaise(state, PM_STATUS.powerButton);
     pmWrite(state, 0, PM.enable, 2, 0x100);
     expect(pmInterrupt(state)).toBe(false);
+  });
+
+  test('wake status is write-one-to-clear', () => {
+    const state = createPm({ hardwareReduced: true });
+    expect(pmRead(state, 0, PM.sleepStatus, 1)).toBe(0);
+    pmRaise(state, PM_STATUS.wake);
+    pmWrite(state, 0, PM.sleepStatus, 1, 0x7f);
+    expect(pmRead(state, 0, PM.sleepStatus, 1)).toBe(0x80);
+    pmWrite(state, 0, PM.sleepStatus, 1, 0x80);
+    expect(pmRead(state, 0, PM.sleepStatus, 1)).toBe(0);
   });
 
   test('full ACPI does not have the sleep registers', () => {

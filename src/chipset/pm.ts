@@ -63,6 +63,8 @@ const SCI_ENABLE = 1;
 const CONTROL_BITS = 0x1c02;
 /** In the upper byte of PM1a control, and in the sleep control register. */
 const SLEEP_ENABLE = 1 << 5;
+/** WAK_STS of the sleep status register. */
+const SLEEP_WAKE = 1 << 7;
 
 const TIMER = frequency(PM_TIMER_HZ);
 
@@ -152,7 +154,7 @@ function writeByte(state: PmState, offset: number, value: number): EndReason | u
   if (state.hardwareReduced) {
     if (offset === PM.sleepControl) return sleep(state, value);
     // Write one to clear WAK_STS.
-    if (offset === PM.sleepStatus) state.sleepStatus &= ~(value & 0x80);
+    if (offset === PM.sleepStatus) state.sleepStatus &= ~(value & SLEEP_WAKE);
     return undefined;
   }
   const shift = (offset & 1) * 8;
@@ -189,9 +191,10 @@ function sleep(state: PmState, value: number): EndReason | undefined {
   return type === state.hibernateType ? 'hibernate' : undefined;
 }
 
-/** Raises status bits of the fixed events: power button, RTC... */
+/** Raises status bits of the fixed events: power button, RTC... Hardware-reduced ACPI knows WAK_STS only. */
 export function pmRaise(state: PmState, bits: number): void {
-  state.status |= bits & STATUS_BITS;
+  if (!state.hardwareReduced) state.status |= bits & STATUS_BITS;
+  else if ((bits & PM_STATUS.wake) !== 0) state.sleepStatus |= SLEEP_WAKE;
 }
 
 export function pmRaiseGpe(state: PmState, bit: number): void {

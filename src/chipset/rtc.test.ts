@@ -184,8 +184,8 @@ describe('interrupts', () => {
     expect(read(state, RTC.c, 10 * SECOND) & 0x40).toBe(0);
   });
 
-  function alarm(hours: number, minutes: number, seconds: number): number {
-    const state = createRtc({ date: DATE });
+  function alarm(hours: number, minutes: number, seconds: number, date = DATE): number {
+    const state = createRtc({ date });
     write(state, RTC.hoursAlarm, hours);
     write(state, RTC.minutesAlarm, minutes);
     write(state, RTC.secondsAlarm, seconds);
@@ -204,6 +204,12 @@ describe('interrupts', () => {
     expect(alarm(0xff, 0xff, 0xff)).toBe(1);
     expect(alarm(0xc0, 0xc0, 0x30)).toBe(32);
     expect(alarm(0xff, 0x10, 0x00)).toBe(602);
+  });
+
+  test('alarm fields of 0 are times, not wildcards', () => {
+    expect(alarm(0xff, 0xff, 0x00, 30)).toBe(30);
+    expect(alarm(0xff, 0x00, 0x00, 330)).toBe(3270);
+    expect(alarm(0x00, 0xff, 0x00, 5 * 3600 + 30)).toBe(19 * 3600 - 30);
   });
 
   test('an alarm that passed while nobody looked', () => {
@@ -242,6 +248,16 @@ describe('ports', () => {
     expect(read(state, RTC.d)).toBe(0x80);
     expect(read(state, RTC.c)).toBe(0);
     expect(rtcRead(state, 0, 0x70)).toBe(0xff);
+  });
+
+  test('register B is kept; SET takes the update interrupt away', () => {
+    const state = createRtc({ date: DATE });
+    write(state, RTC.b, 0xff);
+    expect(read(state, RTC.b)).toBe(0xef);
+    write(state, RTC.b, 0x7f);
+    expect(read(state, RTC.b)).toBe(0x7f);
+    write(state, RTC.b, 0x01);
+    expect(rtcNextEvent(state)).toBe(Infinity);
   });
 
   test('a date that is none is refused', () => {

@@ -227,6 +227,20 @@ describe('receiver', () => {
     expect(read(single, UART.lsr) & 1).toBe(0);
   });
 
+  test('without a FIFO one character is enough', () => {
+    const state = createUart();
+    write(state, UART.ier, 1);
+    uartReceive(state, 0, 0x41);
+    expect(read(state, UART.iir)).toBe(4);
+  });
+
+  test('writing FCR without its clear bits keeps what is there', () => {
+    const state = ready();
+    input(state, 'x');
+    write(state, UART.iir, 0x41);
+    expect(read(state, UART.data)).toBe(0x78);
+  });
+
   test('an error shows when its character is next; bit 7 while one is inside', () => {
     const state = ready();
     uartReceive(state, 0, 0x41);
@@ -314,6 +328,12 @@ describe('timed', () => {
     expect(read(state, UART.lsr, 2 * due + 1)).toBe(0x60);
     expect(output(state, 2 * due + 1)).toBe('B');
     expect(uartNextEvent(state)).toBe(Infinity);
+  });
+
+  test('a zero is a character', () => {
+    const state = ready({ timed: true });
+    write(state, UART.data, 0);
+    expect(output(state, 2 * CHARACTER)).toBe('\0');
   });
 
   test('the divisor and the format make the time', () => {
