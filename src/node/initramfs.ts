@@ -51,18 +51,20 @@ poweroff -f
 const RUN = `# Runs /vitrine/command with its standard streams on the second UART.
 stty -F /dev/ttyS1 raw -echo
 exec 8<>/dev/ttyS1
-exec 9>/run/lock
+# One writer at a time: creating a folder is atomic.
+lock() { until mkdir /run/lock 2>/dev/null; do sleep 0.01; done; }
+unlock() { rmdir /run/lock; }
 send() { # tag: standard input in frames
   while :; do
     dd bs=32768 count=1 of=/run/frame.$1 2>/dev/null
     n=$(stat -c %s /run/frame.$1)
     [ "$n" = 0 ] && break
-    { flock 9; echo "$1 $n"; cat /run/frame.$1; } >&8 9>/run/lock
+    lock; { echo "$1 $n"; cat /run/frame.$1; } >&8; unlock
   done
 }
 receive() {
   while :; do
-    { flock 9; echo a; } >&8 9>/run/lock
+    lock; echo a >&8; unlock
     read -r n <&8
     [ "$n" = 0 ] && break
     dd bs="$n" count=1 iflag=fullblock <&8 2>/dev/null || break
@@ -75,8 +77,8 @@ receive > /run/in & in=$!
 sh /vitrine/command < /run/in > /run/out 2> /run/err
 status=$?
 wait $out $err
-kill $in 2>/dev/null
-{ flock 9; echo "x $status"; } >&8 9>/run/lock
+kill $in 2>/dev/null; rmdir /run/lock 2>/dev/null
+lock; echo "x $status" >&8; unlock
 sleep 1
 poweroff -f
 `;
