@@ -26,10 +26,8 @@ const restores = [
   ['xrstors', 'NP 0FC7 /3:m M', 'xsaves', 1],
 ] as const;
 
-/** A cache-line instruction faults as a load of one byte does; there is no cache to act on. */
-const touch = (e: Sem): void => {
-  e.get(0);
-};
+/** A cache-line instruction faults as a load of one byte does, and reads nothing; there is no cache to act on. */
+const touch = (e: Sem): void => e.call('probe_read', e.cpu, e.address(0, 1, false), i32(1));
 
 export const simdStateDefs: readonly Def[] = [
   {

@@ -528,7 +528,13 @@ describe('string comparison', () => {
 
 describe('moves and their faults', () => {
   const value = 0x00112233445566778899aabbccddeeffn;
-  const run = (code: readonly number[], a: bigint, b: bigint, data = new Uint8Array(0), base = DATA) => {
+  const run = (
+    code: readonly number[],
+    a: bigint,
+    b: bigint,
+    data: Uint8Array = new Uint8Array(0),
+    base = DATA,
+  ) => {
     const registers = state(a, b);
     registers.gpr[3] = BigInt(base);
     registers.gpr[7] = BigInt(base);

@@ -213,6 +213,19 @@ const stringRoutines: readonly Routine[] = [
 /** CRC-32C, bits reflected: polynomial 0x11edc6f41. */
 const CRC_POLYNOMIAL = 0x82f63b78n;
 
+/** The inverse of 1 + 2P modulo x^64, lowest coefficient in bit 0. */
+function crcInverse(): bigint {
+  const divisor = 1n | (CRC_POLYNOMIAL << 1n);
+  let inverse = 0n;
+  let rest = 1n;
+  for (let bit = 0n; bit < 64n; bit++) {
+    if (((rest >> bit) & 1n) === 0n) continue;
+    inverse |= 1n << bit;
+    rest ^= divisor << bit;
+  }
+  return inverse;
+}
+
 /** Products of polynomials over GF(2) with ordinary multiplications: four bits apart, carries never meet. */
 function carrylessLow(f: FunctionBuilder, x: Val, y: Val): Val {
   const MASKS = [0x1111111111111111n, 0x2222222222222222n, 0x4444444444444444n, 0x8888888888888888n];
@@ -241,19 +254,28 @@ function reverseBits(f: FunctionBuilder, value: Val): Val {
 }
 
 const productRoutines: readonly Routine[] = [
-  /** (crc, value, bits of value). */
-  routine('crc32c', ['i32', 'i64', 'i32'], ['i32'], (f) => {
-    const state = f.local('i64', f.p(0).zext().xor(f.p(1)));
-    const left = f.local('i32', f.p(2));
-    f.loop((again) => {
-      // Eight bits a turn.
-      for (let bit = 0; bit < 8; bit++) {
-        state.set(state.get.shrU(1).xor(state.get.and(1).neg().and(CRC_POLYNOMIAL)));
-      }
-      left.set(left.get.sub(8));
-      f.brIf(again, left.get);
-    });
-    f.return(state.get.wrap());
+  /** (crc, value, bits of value: 8 to 64). A narrow value works on the low bits of the state; the rest only moves down. */
+  routine('crc32c', ['i32', 'i64', 'i32'], ['i32'], (f, lib) => {
+    const state = f.let(f.p(0).zext().xor(f.p(1)));
+    const bits = f.let(f.p(2).zext());
+    const rest = select(f.p(2).eq(64), i64(0), state.shrU(bits));
+    const consumed = f.callValue(lib('crc32c_reduce'), state.shl(i64(64).sub(bits)));
+    f.return(consumed.xor(rest.wrap()));
+    f.unreachable();
+  }),
+  /**
+   * 64 steps of the shift register that holds the argument: the bits that fall out are its product with the inverse of
+   * 1 + 2P, and each adds P, moved down for the steps that follow it.
+   */
+  routine('crc32c_reduce', ['i64'], ['i32'], (f) => {
+    const fallen = carrylessLow(f, f.p(0), i64(crcInverse()));
+    let sum: Val | undefined;
+    for (let bit = 0; bit < 32; bit++) {
+      if (((CRC_POLYNOMIAL >> BigInt(bit)) & 1n) === 0n) continue;
+      const term = fallen.shrU(63 - bit);
+      sum = sum ? sum.xor(term) : term;
+    }
+    f.return((sum as Val).wrap());
     f.unreachable();
   }),
   routine('carryless_multiply', ['i64', 'i64'], ['v128'], (f) => {

@@ -1,5 +1,5 @@
 /** Images of FXSAVE and XSAVE (SDM vol. 1, 10.5 and ch. 13): x87 and MMX, SSE, PKRU. */
-import { CPU, VEC } from '../layout.ts';
+import { CPU, TLB, VEC } from '../layout.ts';
 import { CR4, EFER } from '../registers.ts';
 import type { FunctionBuilder } from '../wasm/function.ts';
 import { SIMD, ZERO128 } from '../wasm/simd.ts';
@@ -58,6 +58,28 @@ function stackRegister(f: FunctionBuilder, i: number): Val {
 }
 
 export const xsaveRoutines: readonly Routine[] = [
+  /**
+   * (cpu, va, bytes, write): the whole range may be read or written. Images do not go to devices: what is not memory is #GP(0),
+   * since an instruction can ask the outside only a few times.
+   */
+  routine('probe_image', ['i32', 'i64', 'i32', 'i32'], [], (f, lib) => {
+    const cpu = f.p(0);
+    f.if(
+      f.p(3),
+      () => f.call(lib('probe_write'), cpu, f.p(1), f.p(2)),
+      () => f.call(lib('probe_read'), cpu, f.p(1), f.p(2)),
+    );
+    const tlb = f.let(
+      f
+        .load('32', cpu, CPU.tlbReal)
+        .sub(f.load('32', cpu, CPU.tlbArea))
+        .divU(TLB.arrayBytes),
+    );
+    for (const end of [f.p(1), f.p(1).add(f.p(2).sub(1).zext())]) {
+      protect(f, lib, f.callValue(lib('translate'), cpu, end, f.p(3), tlb).eqz());
+    }
+  }),
+
   /** (cpu, va, REX.W): the x87 part, bytes 0-23 and 32-159. */
   routine('fx_save_x87', ['i32', 'i64', 'i32'], [], (f, lib) => {
     const cpu = f.p(0);
@@ -166,7 +188,7 @@ export const xsaveRoutines: readonly Routine[] = [
   routine('fxsave', ['i32', 'i64', 'i32'], [], (f, lib) => {
     const cpu = f.p(0);
     protect(f, lib, f.p(1).wrap().and(15));
-    f.call(lib('probe_write'), cpu, f.p(1), i32(IMAGE.legacy));
+    f.call(lib('probe_image'), cpu, f.p(1), i32(IMAGE.legacy), i32(1));
     f.call(lib('fx_save_x87'), cpu, f.p(1), f.p(2));
     f.call(lib('fx_save_mxcsr'), cpu, f.p(1));
     f.if(f.callValue(lib('fx_wants_xmm'), cpu), () => f.call(lib('fx_save_xmm'), cpu, f.p(1)));
@@ -174,7 +196,7 @@ export const xsaveRoutines: readonly Routine[] = [
   routine('fxrstor', ['i32', 'i64', 'i32'], [], (f, lib) => {
     const cpu = f.p(0);
     protect(f, lib, f.p(1).wrap().and(15));
-    f.call(lib('probe_read'), cpu, f.p(1), i32(IMAGE.legacy));
+    f.call(lib('probe_image'), cpu, f.p(1), i32(IMAGE.legacy), i32(0));
     const mxcsr = memory(f, lib).load32(IMAGE.mxcsr);
     protect(f, lib, mxcsr.and(~MXCSR_MASK));
     f.store('32', cpu, mxcsr, CPU.mxcsr);
@@ -236,8 +258,8 @@ export const xsaveRoutines: readonly Routine[] = [
     const used = f.let(requested.and(inUse.or(special)));
     const written = f.let(select(form.eqz(), requested, used));
     const pkru = f.let(select(compact, i64(IMAGE.extended), i64(PKRU_OFFSET)));
-    f.call(lib('probe_write'), cpu, f.p(1), i32(IMAGE.extended));
-    f.if(requested.and(XSTATE.pkru), () => f.call(lib('probe_write'), cpu, f.p(1).add(pkru), i32(8)));
+    f.call(lib('probe_image'), cpu, f.p(1), i32(IMAGE.extended), i32(1));
+    f.if(requested.and(XSTATE.pkru), () => f.call(lib('probe_image'), cpu, f.p(1).add(pkru), i32(8), i32(1)));
     f.if(written.and(XSTATE.x87), () => f.call(lib('fx_save_x87'), cpu, f.p(1), f.p(2)));
     const wantsMxcsr = select(compact, written.and(XSTATE.sse), requested.and(XSTATE.sse | XSTATE.avx));
     f.if(wantsMxcsr, () => f.call(lib('fx_save_mxcsr'), cpu, f.p(1)));
@@ -263,7 +285,7 @@ export const xsaveRoutines: readonly Routine[] = [
     const cpu = f.p(0);
     const m = memory(f, lib);
     protect(f, lib, f.p(1).wrap().and(63));
-    f.call(lib('probe_read'), cpu, f.p(1), i32(IMAGE.extended));
+    f.call(lib('probe_image'), cpu, f.p(1), i32(IMAGE.extended), i32(0));
     const requested = f.callValue(lib('xsave_requested'), cpu, f.p(3));
     const enabled = f.let(f.load('64', cpu, CPU.xcr0).or(select(f.p(3), f.load('64', cpu, CPU.xss), i64(0))));
     const present = m.load64(IMAGE.header);
