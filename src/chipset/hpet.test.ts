@@ -104,6 +104,17 @@ describe('counter', () => {
     expect(hpetRead(last, TICK, HPET.counter, 8)).toEqual({ lo: 0, hi: 0 });
   });
 
+  test('halves can be written alone, and long runs carry', () => {
+    const state = createHpet();
+    hpetWrite(state, 0, HPET.counter + 4, 4, 3);
+    hpetWrite(state, 0, HPET.counter, 4, 5);
+    expect(hpetRead(state, 0, HPET.counter, 8)).toEqual({ lo: 5, hi: 3 });
+    hpetWrite(state, 0, HPET.config, 4, ENABLE);
+    expect(hpetRead(state, (2 ** 33 + 1) * TICK, HPET.counter, 8)).toEqual({ lo: 6, hi: 5 });
+    hpetWrite(state, 0, timer(0) + 12, 4, 9);
+    expect(hpetRead(state, 0, timer(0) + 8, 8)).toEqual({ lo: 0xffff_ffff, hi: 9 });
+  });
+
   test('does not go back when it is halted and started again and again', () => {
     const state = createHpet();
     let seen = 0;

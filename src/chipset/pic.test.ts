@@ -67,6 +67,17 @@ describe('initialisation', () => {
   });
 });
 
+test('before any initialisation: vector 0, fixed priorities, everything served', () => {
+  const state = createPic();
+  raise(state, 1, 0);
+  expect(picAcknowledge(state)).toBe(0);
+  expect(picOutput(state)).toBe(false);
+  picWrite(state, MASTER + 1, 0x01);
+  expect(picOutput(state)).toBe(false);
+  picWrite(state, MASTER, EOI);
+  expect(picAcknowledge(state)).toBe(1);
+});
+
 describe('priorities', () => {
   test('the lowest number first; others wait for EOI, lower numbers do not', () => {
     const state = ready();
@@ -91,6 +102,13 @@ describe('priorities', () => {
     expect(picOutput(state)).toBe(false);
     picWrite(state, MASTER + 1, 0);
     expect(picOutput(state)).toBe(true);
+  });
+
+  test('EOI with nothing in service changes nothing', () => {
+    const state = ready();
+    picWrite(state, MASTER, 0xa0);
+    raise(state, 0, 7);
+    expect(picAcknowledge(state)).toBe(0x20);
   });
 
   test('specific EOI', () => {
@@ -235,6 +253,16 @@ describe('cascade', () => {
     }
   });
 
+  test('the special fully nested mode of a slave means nothing', () => {
+    const state = ready(1, 0x11);
+    raise(state, 10);
+    picAcknowledge(state);
+    lower(state, 10);
+    picWrite(state, MASTER, EOI);
+    raise(state, 10);
+    expect(picOutput(state)).toBe(false);
+  });
+
   test('a slave request that has gone: vector 7 of the slave, the master in service', () => {
     const state = ready();
     raise(state, 12);
@@ -274,6 +302,13 @@ describe('poll', () => {
     picWrite(state, MASTER, 0x0c);
     expect(picRead(state, MASTER + 1)).toBe(0);
     expect(picRead(state, MASTER + 1)).toBe(0);
+  });
+
+  test('of input 0', () => {
+    const state = ready();
+    raise(state, 0);
+    picWrite(state, MASTER, 0x0c);
+    expect(picRead(state, MASTER)).toBe(0x80);
   });
 
   test('of the slave', () => {
