@@ -14,9 +14,16 @@ import {
 import type { Platform } from './machine.ts';
 
 export function hypervPlatform(config: HostConfig): Platform {
-  const state = createHost(config);
+  let state = createHost(config);
   return {
-    state,
+    kind: 'hyperv',
+    config,
+    get state() {
+      return state;
+    },
+    load: (saved) => {
+      state = saved as typeof state;
+    },
     turn: (now) => hostTurn(state, now),
     exit: (vp, exit, world) => hostExit(state, vp, exit, world),
     advance: (world) => hostAdvance(state, world),

@@ -44,8 +44,20 @@ export interface Platform {
   /** Vector of an interrupt that an 8259A gives. */
   takeExternal?(vp: number): number;
   serialInput(unit: number, bytes: Uint8Array, world: World): { readonly taken: number; readonly actions: readonly PlatformAction[] };
-  /** All state of the platform, as plain data. */
+  /** Which platform it is, how it was made, and all of its state, as plain data for snapshots. */
+  readonly kind: string;
+  readonly config: unknown;
   readonly state: unknown;
+  load(state: unknown): void;
+}
+
+/** What the machine itself remembers. */
+export interface Counters {
+  readonly now: number;
+  readonly instructions: number;
+  readonly exits: number;
+  readonly lastExit: string;
+  readonly sameExit: number;
 }
 
 export interface MachineConfig {
@@ -124,6 +136,17 @@ export class Machine {
   get platform(): Platform {
     if (this.#platform === undefined) throw new Error('no platform is attached');
     return this.#platform;
+  }
+
+  counters(): Counters {
+    return { now: this.#now, instructions: this.#instructions, exits: this.#exits, lastExit: this.#lastExit, sameExit: this.#sameExit };
+  }
+  setCounters(counters: Counters): void {
+    this.#now = counters.now;
+    this.#instructions = counters.instructions;
+    this.#exits = counters.exits;
+    this.#lastExit = counters.lastExit;
+    this.#sameExit = counters.sameExit;
   }
 
   /** Virtual time in ns. */

@@ -19,9 +19,16 @@ export interface TestBoardPlatform extends Platform {
 }
 
 export function testBoardPlatform(config: TestBoardConfig): TestBoardPlatform {
-  const state = createTestBoard(config);
+  let state = createTestBoard(config);
   return {
-    state,
+    kind: 'test-board',
+    config,
+    get state() {
+      return state;
+    },
+    load: (saved) => {
+      state = saved as TestBoard;
+    },
     turn: (now) => boardTurn(state, now),
     exit: (vp, exit, world) => boardExit(state, vp, exit, world),
     advance: (world) => boardAdvance(state, world),

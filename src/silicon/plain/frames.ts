@@ -136,6 +136,16 @@ export class Frames {
     return block < this.#blockCount && (this.#get(this.#blocks + block * 8) & 7) === BLOCK.untouched;
   }
 
+  /** Guest-physical address of a host address inside a frame; -1 for any other. Valid until frames are taken. */
+  reverse(): (host: number) => number {
+    const byPage = new Map<number, number>();
+    this.eachTouchedPage((gpa, host) => byPage.set(host / PAGE_BYTES, gpa));
+    return (host) => {
+      const gpa = byPage.get(Math.floor(host / PAGE_BYTES));
+      return gpa === undefined ? -1 : gpa + (host % PAGE_BYTES);
+    };
+  }
+
   /** Calls `visit` for every page of memory that has a frame, in ascending order of address. */
   eachTouchedPage(visit: (gpa: number, host: number) => void): void {
     for (let block = 0; block < this.#blockCount; block++) {

@@ -1,0 +1,180 @@
+/**
+ * A machine as bytes, at any instruction, and back. TLB entries are part of it, because they are architectural; what was
+ * decoded, and where frames lie, is not.
+ */
+import { initEntry } from '../launch/entry-state.ts';
+import type { Directive, RegionDirective } from '../launch/directives.ts';
+import type { HostConfig } from '../host/config.ts';
+import type { EventSink } from '../seats/events.ts';
+import { findCpuModel } from '../x86/cpuid.ts';
+import { CPU, TLB, TLBFLAG } from '../x86/layout.ts';
+import { decodeValue, encodeValue } from './codec.ts';
+import { hypervPlatform } from './hyperv-platform.ts';
+import { Machine, type Counters, type Platform } from './machine.ts';
+
+const MAGIC = 'vitrine snapshot 1';
+
+interface Snapshot {
+  readonly magic: string;
+  readonly model: string;
+  readonly vcpus: number;
+  readonly seed: bigint;
+  readonly tscHz: number;
+  readonly tscAtZero: bigint;
+  readonly regions: readonly RegionDirective[];
+  readonly platform: { readonly kind: string; readonly config: unknown; readonly state: unknown };
+  readonly counters: Counters;
+  /** CPU structures and TLB areas, host addresses replaced by guest-physical ones. */
+  readonly cpus: readonly Uint8Array[];
+  readonly tlbs: readonly Uint8Array[];
+  /** Guest-physical addresses of fetch windows and fetch entries, in order: f64, -1 for none. */
+  readonly windows: Float64Array;
+  readonly fetches: readonly Float64Array[];
+  readonly pageNumbers: Float64Array;
+  readonly pages: Uint8Array;
+}
+
+/** Fields of a CPU structure that are addresses of this machine's memory. */
+const POINTERS = [CPU.tlbFast, CPU.tlbReal, CPU.tlbFetch, CPU.tlbArea, CPU.tlbEmpty, CPU.engine, CPU.windowHost, CPU.stageHost, CPU.record, CPU.msrMap];
+const FETCH_ENTRIES = 2 * (TLB.fetchSmall + TLB.fetchLarge);
+
+export function takeSnapshot(machine: Machine): Uint8Array {
+  const { engine, frames, config } = machine;
+  const cpus: Uint8Array[] = [];
+  const tlbs: Uint8Array[] = [];
+  const fetches: Float64Array[] = [];
+  const windows = new Float64Array(config.vcpus);
+  const gpaOf = frames.reverse();
+  for (let vp = 0; vp < config.vcpus; vp++) {
+    const cpu = engine.cpu(vp);
+    const copy = engine.u8.slice(cpu, cpu + CPU.size);
+    const view = new DataView(copy.buffer);
+    windows[vp] = view.getBigInt64(CPU.windowMask, true) === -1n ? -1 : gpaOf(view.getUint32(CPU.windowHost, true));
+    for (const field of POINTERS) view.setUint32(field, 0, true);
+    cpus.push(copy);
+    const area = engine.view.getUint32(cpu + CPU.tlbArea, true);
+    const tlb = engine.u8.slice(area, area + TLB.areaBytes);
+    const entries = new DataView(tlb.buffer);
+    for (let at = 0; at < 3 * TLB.arrayBytes; at += 32) {
+      entries.setUint32(at + TLB.addend, 0, true);
+      if (entries.getUint32(at + TLB.flags, true) & TLBFLAG.mmio) continue;
+      // Bit 0 only says that somebody watches the page.
+      for (const tag of [TLB.read, TLB.write]) {
+        const low = entries.getUint32(at + tag, true);
+        if ((low & 0xffe) === 0) entries.setUint32(at + tag, low & ~1, true);
+      }
+    }
+    tlbs.push(tlb);
+    const gpas = new Float64Array(FETCH_ENTRIES);
+    for (let k = 0; k < FETCH_ENTRIES; k++) {
+      const at = TLB.fetch + k * 16;
+      gpas[k] = entries.getBigInt64(at, true) === -1n ? -1 : gpaOf(entries.getUint32(at + 8, true));
+      entries.setUint32(at + 8, 0, true);
+    }
+    fetches.push(gpas);
+  }
+  const numbers: number[] = [];
+  const chunks: Uint8Array[] = [];
+  frames.eachTouchedPage((gpa, host) => {
+    const start = host >>> 2;
+    let any = 0;
+    for (let k = 0; k < 1024; k++) any |= engine.u32[start + k] as number;
+    if (any === 0) return;
+    numbers.push(gpa / 4096);
+    chunks.push(engine.u8.subarray(host, host + 4096));
+  });
+  const pages = new Uint8Array(chunks.length * 4096);
+  for (const [k, chunk] of chunks.entries()) pages.set(chunk, k * 4096);
+  const snapshot: Snapshot = {
+    magic: MAGIC,
+    model: config.model.name,
+    vcpus: config.vcpus,
+    seed: config.seed,
+    tscHz: config.tscHz,
+    tscAtZero: config.tscAtZero,
+    regions: config.directives.filter((directive) => directive.kind === 'region'),
+    platform: { kind: machine.platform.kind, config: machine.platform.config, state: machine.platform.state },
+    counters: machine.counters(),
+    cpus,
+    tlbs,
+    windows,
+    fetches,
+    pageNumbers: Float64Array.from(numbers),
+    pages,
+  };
+  return encodeValue(snapshot);
+}
+
+export type RestoreOutcome = { readonly ok: true; readonly machine: Machine } | { readonly ok: false; readonly reason: string };
+
+export interface RestoreOptions {
+  readonly sink: EventSink;
+  readonly frameOrder?: (count: number) => Uint32Array;
+  /** Makes the platform of a kind that this module does not know (test boards). */
+  readonly platform?: (kind: string, config: unknown) => Platform | undefined;
+}
+
+export function restoreSnapshot(bytes: Uint8Array, options: RestoreOptions): RestoreOutcome {
+  let snapshot: Snapshot;
+  try {
+    snapshot = decodeValue(bytes) as Snapshot;
+  } catch {
+    return { ok: false, reason: 'it is damaged' };
+  }
+  if (typeof snapshot !== 'object' || snapshot === null || snapshot.magic !== MAGIC) return { ok: false, reason: 'it is not a snapshot of this version' };
+  const model = findCpuModel(snapshot.model);
+  if (model === undefined) return { ok: false, reason: `there is no processor model '${snapshot.model}'` };
+  const platform =
+    snapshot.platform.kind === 'hyperv'
+      ? hypervPlatform(snapshot.platform.config as HostConfig)
+      : options.platform?.(snapshot.platform.kind, snapshot.platform.config);
+  if (platform === undefined) return { ok: false, reason: `there is no platform '${snapshot.platform.kind}'` };
+  const machine = new Machine({
+    model,
+    vcpus: snapshot.vcpus,
+    seed: snapshot.seed,
+    tscHz: snapshot.tscHz,
+    tscAtZero: snapshot.tscAtZero,
+    directives: snapshot.regions as readonly Directive[],
+    sink: options.sink,
+    initRegisters: initEntry(model.signature),
+    ...(options.frameOrder === undefined ? {} : { frameOrder: options.frameOrder }),
+  });
+  machine.attach(platform);
+  platform.load(snapshot.platform.state);
+  machine.setCounters(snapshot.counters);
+  const { engine, frames } = machine;
+  for (const [k, page] of snapshot.pageNumbers.entries()) {
+    const host = frames.host(page * 4096);
+    if (host === undefined) return { ok: false, reason: `it has a page at 0x${(page * 4096).toString(16)}, where there is no memory` };
+    engine.u8.set(snapshot.pages.subarray(k * 4096, k * 4096 + 4096), host);
+  }
+  for (let vp = 0; vp < snapshot.vcpus; vp++) {
+    const cpu = engine.cpu(vp);
+    const own = POINTERS.map((field) => engine.view.getUint32(cpu + field, true));
+    engine.u8.set(snapshot.cpus[vp] as Uint8Array, cpu);
+    for (const [k, field] of POINTERS.entries()) engine.view.setUint32(cpu + field, own[k] as number, true);
+    const area = engine.view.getUint32(cpu + CPU.tlbArea, true);
+    engine.u8.set(snapshot.tlbs[vp] as Uint8Array, area);
+    for (let at = area; at < area + 3 * TLB.arrayBytes; at += 32) {
+      const valid = engine.view.getInt32(at + TLB.read, true) !== -1 || engine.view.getInt32(at + TLB.write, true) !== -1;
+      const page = (engine.view.getInt32(at + TLB.read, true) & ~0xfff) | 0;
+      if (!valid) continue;
+      if (engine.view.getUint32(at + TLB.flags, true) & TLBFLAG.mmio) {
+        engine.view.setInt32(at + TLB.addend, -page | 0, true);
+        continue;
+      }
+      const host = frames.host(Number(engine.view.getBigUint64(at + TLB.gpa, true))) ?? 0;
+      engine.view.setInt32(at + TLB.addend, (host - page) | 0, true);
+    }
+    const gpas = snapshot.fetches[vp] as Float64Array;
+    for (let k = 0; k < FETCH_ENTRIES; k++) {
+      const gpa = gpas[k] as number;
+      if (gpa >= 0) engine.view.setUint32(area + TLB.fetch + k * 16 + 8, frames.host(gpa) ?? 0, true);
+    }
+    const window = snapshot.windows[vp] as number;
+    if (window >= 0) engine.view.setUint32(cpu + CPU.windowHost, frames.host(window) ?? 0, true);
+    engine.updateMode(cpu);
+  }
+  return { ok: true, machine };
+}
