@@ -1,8 +1,24 @@
 /** The engine of `src/x86` as an engine for instruction vectors: paging, user mode, a handler for each exception. */
 import { x86Defs, x86Routines } from '../../src/x86/all.ts';
+import type { Def } from '../../src/x86/defs/def.ts';
 import { findCpuModel } from '../../src/x86/cpuid.ts';
 import { Engine } from '../../src/x86/engine.ts';
-import { CPU, CS, DS, ES, EXIT, FS, GDTR, GS, IDTR, RUN, SEG, SS, TR, segField } from '../../src/x86/layout.ts';
+import {
+  CPU,
+  CS,
+  DS,
+  ES,
+  EXIT,
+  FS,
+  GDTR,
+  GS,
+  IDTR,
+  RUN,
+  SEG,
+  SS,
+  TR,
+  segField,
+} from '../../src/x86/layout.ts';
 import { planMemory } from '../../src/x86/memory-plan.ts';
 import { CR0, CR4, EFER } from '../../src/x86/registers.ts';
 import { routine } from '../../src/x86/runtime/library.ts';
@@ -45,17 +61,23 @@ const STATUS = 0x8d5;
 /** Exceptions with an error code in the frame. */
 const WITH_ERROR = new Set([8, 10, 11, 12, 13, 14, 17]);
 
-export function createVectorEngine(modelName = 'EPYC-Milan'): VectorEngine {
+export function createVectorEngine(modelName = 'EPYC-Milan', defs: readonly Def[] = x86Defs): VectorEngine {
   const model = findCpuModel(modelName);
   if (model === undefined) throw new Error(`no CPU model ${modelName}`);
   const plan = planMemory(1, 1, MEMORY, 4096);
   const stage = routine('second_stage', ['i32', 'i64', 'i32'], ['i32'], (f) => {
     f.store('64', f.p(0), f.p(1), CPU.stageGpa);
     f.store('32', f.p(0), i32(0), CPU.stageFlags);
-    f.return(f.p(1).wrap().and(i32(MEMORY - 0x1000)).add(plan.frames));
+    f.return(
+      f
+        .p(1)
+        .wrap()
+        .and(i32(MEMORY - 0x1000))
+        .add(plan.frames),
+    );
     f.unreachable();
   });
-  const engine = new Engine({ defs: x86Defs, features: model.features, routines: [...x86Routines, stage], plan });
+  const engine = new Engine({ defs, features: model.features, routines: [...x86Routines, stage], plan });
   const cpu = engine.cpu(0);
   const { view, u8 } = engine;
   const host = (physical: number): number => plan.frames + physical;
@@ -65,7 +87,10 @@ export function createVectorEngine(modelName = 'EPYC-Milan'): VectorEngine {
     const target = KERNEL + BigInt(HANDLERS + vector * 16);
     // INT3 and INTO have gates that user code may use.
     const gate = vector === 3 || vector === 4 ? 0xee00n : 0x8e00n;
-    put64(IDT + vector * 16, (target & 0xffffn) | (8n << 16n) | (gate << 32n) | (((target >> 16n) & 0xffffn) << 48n));
+    put64(
+      IDT + vector * 16,
+      (target & 0xffffn) | (8n << 16n) | (gate << 32n) | (((target >> 16n) & 0xffffn) << 48n),
+    );
     put64(IDT + vector * 16 + 8, target >> 32n);
   }
   put64(GDT + 0x08, 0x00af9b000000ffffn);
@@ -136,7 +161,8 @@ export function createVectorEngine(modelName = 'EPYC-Milan'): VectorEngine {
   const step = (budget: number): boolean => {
     let reason = engine.run(cpu, budget, cases);
     while (reason === RUN.exit) {
-      if (word(CPU.raiseVector) !== EXIT.cpuid) throw new Error(`exit ${word(CPU.raiseVector)} from user code`);
+      if (word(CPU.raiseVector) !== EXIT.cpuid)
+        throw new Error(`exit ${word(CPU.raiseVector)} from user code`);
       put(CPU.answers, 1);
       reason = engine.run(cpu, budget, cases);
     }
@@ -144,7 +170,8 @@ export function createVectorEngine(modelName = 'EPYC-Milan'): VectorEngine {
     const offset = rip - KERNEL - BigInt(HANDLERS);
     if (offset < 0n || offset >= 512n) return false;
     raised = Number(offset >> 4n);
-    frame = host(Number(view.getBigUint64(cpu + CPU.gpr + 32, true) - KERNEL)) + (WITH_ERROR.has(raised) ? 8 : 0);
+    frame =
+      host(Number(view.getBigUint64(cpu + CPU.gpr + 32, true) - KERNEL)) + (WITH_ERROR.has(raised) ? 8 : 0);
     return true;
   };
 
@@ -170,10 +197,12 @@ export function createVectorEngine(modelName = 'EPYC-Milan'): VectorEngine {
     setState(state) {
       const v = viewOf(state);
       u8.set(state.subarray(0, 128), cpu + CPU.gpr);
-      for (let i = 0; i < 16; i++) u8.set(state.subarray(XMM + i * 16, XMM + i * 16 + 16), cpu + CPU.xmm + i * 32);
+      for (let i = 0; i < 16; i++)
+        u8.set(state.subarray(XMM + i * 16, XMM + i * 16 + 16), cpu + CPU.xmm + i * 32);
       const fsw = v.getUint16(FSW, true);
       const top = (fsw >> 11) & 7;
-      for (let i = 0; i < 8; i++) u8.set(state.subarray(ST + i * 16, ST + i * 16 + 16), cpu + CPU.st + ((top + i) & 7) * 16);
+      for (let i = 0; i < 8; i++)
+        u8.set(state.subarray(ST + i * 16, ST + i * 16 + 16), cpu + CPU.st + ((top + i) & 7) * 16);
       put(CPU.fcw, v.getUint16(FCW, true));
       put(CPU.fsw, fsw & ~0x3800);
       put(CPU.ftop, top);
@@ -240,7 +269,8 @@ export function createVectorEngine(modelName = 'EPYC-Milan'): VectorEngine {
         const from = cpu + CPU.st + ((top + i) & 7) * 16;
         state.set(u8.subarray(from, from + 10), ST + i * 16);
       }
-      for (let i = 0; i < 16; i++) state.set(u8.subarray(cpu + CPU.xmm + i * 32, cpu + CPU.xmm + i * 32 + 16), XMM + i * 16);
+      for (let i = 0; i < 16; i++)
+        state.set(u8.subarray(cpu + CPU.xmm + i * 32, cpu + CPU.xmm + i * 32 + 16), XMM + i * 16);
     },
   };
 }

@@ -164,7 +164,8 @@ function predicted(c: VectorCase, completed: boolean): Uint8Array {
   const state = c.state.slice();
   const v = view(state);
   if (c.stop !== undefined) v.setBigUint64(RIP, BigInt(c.stop), true);
-  else if (completed) v.setBigUint64(RIP, BigInt.asUintN(64, v.getBigUint64(RIP, true) + BigInt(c.code.length)), true);
+  else if (completed)
+    v.setBigUint64(RIP, BigInt.asUintN(64, v.getBigUint64(RIP, true) + BigInt(c.code.length)), true);
   return state;
 }
 
@@ -203,7 +204,8 @@ export function writeRecording(seed: number, cases: readonly Indexed[]): Uint8Ar
 }
 
 export function* readRecording(file: Uint8Array): Generator<Recorded> {
-  const input = new Reader(zstdDecompressSync(file, { maxOutputLength: 1 << 28 }));
+  const content = zstdDecompressSync(file, { maxOutputLength: 1 << 28 });
+  const input = new Reader(new Uint8Array(content.buffer, content.byteOffset, content.byteLength));
   if (String.fromCharCode(input.byte(), input.byte(), input.byte(), input.byte()) !== 'VTV1') {
     throw new Error('not a file of recorded vectors, or of another version');
   }
@@ -230,7 +232,13 @@ export function* readRecording(file: Uint8Array): Generator<Recorded> {
     input.delta(after);
     yield {
       case: c,
-      result: { vector: vector === 0 ? undefined : vector - 1, errorCode, cr2, state: after, changes: input.patches() },
+      result: {
+        vector: vector === 0 ? undefined : vector - 1,
+        errorCode,
+        cr2,
+        state: after,
+        changes: input.patches(),
+      },
     };
   }
   if (!input.done()) throw new Error('the vector file has bytes after its last case');

@@ -140,7 +140,8 @@ function expand(row: Row): Form[] {
   if (opcode < 0) throw new Error(`a row without an opcode: ${row.mnemonic}`);
 
   const codes = row.operands.filter((code) => code !== 'v');
-  const variable = row.operands.includes('v') || codes.some((code) => isExplicit(code) && /^.[vz]$/.test(code));
+  const variable =
+    row.operands.includes('v') || codes.some((code) => isExplicit(code) && /^.[vz]$/.test(code));
   const either = codes.some((code) => isExplicit(code) && /^.y$/.test(code));
   let sizes = variable ? [2, 4, 8] : either ? [4, 8] : [0];
   if (has('d64')) sizes = [8, 2];
@@ -148,14 +149,21 @@ function expand(row: Row): Form[] {
   if (has('s64')) sizes = [8];
 
   const forms: Form[] = [];
-  const modes = codes.some((code) => isExplicit(code) && EITHER.includes(code[0] ?? '')) && fixed === undefined ? [false, true] : [false];
+  const modes =
+    codes.some((code) => isExplicit(code) && EITHER.includes(code[0] ?? '')) && fixed === undefined
+      ? [false, true]
+      : [false];
   const weight = Number(row.attributes.find((attribute) => attribute.startsWith('n='))?.slice(2) ?? 1);
   for (const size of sizes) {
     for (const memory of modes) {
       const build = (high: boolean, lock: boolean, repeat: number): void => {
         const operands = codes.map((code): Operand => {
           const explicit = isExplicit(code) && fixed === undefined;
-          const letter = explicit ? (code[0] as string) : isExplicit(code) && /^[IJ]/.test(code) ? (code[0] as string) : 'implicit';
+          const letter = explicit
+            ? (code[0] as string)
+            : isExplicit(code) && /^[IJ]/.test(code)
+              ? (code[0] as string)
+              : 'implicit';
           const isMemory = explicit && ((memory && EITHER.includes(letter)) || letter === 'M');
           const bytes = isExplicit(code) ? operandBytes(code, size) : 0;
           const text = isExplicit(code)
@@ -169,9 +177,14 @@ function expand(row: Row): Form[] {
                   : code;
           return { letter, bytes, memory: isMemory, text };
         });
-        const suffix = codes.length === row.operands.length && size === 2 && codes.every((c) => !isExplicit(c)) ? '16' : '';
+        const suffix =
+          codes.length === row.operands.length && size === 2 && codes.every((c) => !isExplicit(c))
+            ? '16'
+            : '';
         const mnemonic =
-          codes.length !== row.operands.length ? row.mnemonic + ({ 2: 'w', 4: 'd', 8: 'q' }[size as 2 | 4 | 8] ?? '') : row.mnemonic;
+          codes.length !== row.operands.length
+            ? row.mnemonic + ({ 2: 'w', 4: 'd', 8: 'q' }[size as 2 | 4 | 8] ?? '')
+            : row.mnemonic;
         const prefix = lock ? 'lock ' : repeat === 0xf2 ? 'repne ' : repeat === 0xf3 ? 'rep ' : '';
         forms.push({
           name: `${prefix}${mnemonic}${suffix}${operands.length === 0 ? '' : ' '}${operands.map((o) => o.text).join(',')}`,

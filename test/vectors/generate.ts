@@ -40,7 +40,8 @@ const u64 = (value: bigint): bigint => BigInt.asUintN(64, value);
 export function chooseAddress(rng: Rng, bytes: number, aligned: boolean): bigint {
   const size = Math.max(bytes, 1);
   const unit = aligned ? (size >= 576 ? 64 : 16) : rng.chance(0.5) ? Math.min(size, 16) : 1;
-  const inside = (base: number, total: number): number => base + unit * rng.below(Math.floor((total - size) / unit) + 1);
+  const inside = (base: number, total: number): number =>
+    base + unit * rng.below(Math.floor((total - size) / unit) + 1);
   if (aligned && rng.chance(0.93)) {
     return BigInt(rng.chance(0.95) ? inside(DATA, DATA_BYTES) : inside(CONSTANT, CONSTANT_BYTES));
   }
@@ -67,7 +68,10 @@ export function placePatch(patches: Patch[], address: bigint, bytes: Uint8Array)
     [CONSTANT, CONSTANT_BYTES],
   ] as const) {
     const from = address > BigInt(base) ? address : BigInt(base);
-    const to = address + BigInt(bytes.length) < BigInt(base + total) ? address + BigInt(bytes.length) : BigInt(base + total);
+    const to =
+      address + BigInt(bytes.length) < BigInt(base + total)
+        ? address + BigInt(bytes.length)
+        : BigInt(base + total);
     if (from < to) {
       const start = Number(from - address);
       patches.push({ address: Number(from), bytes: bytes.slice(start, start + Number(to - from)) });
@@ -160,7 +164,11 @@ export class CaseBuilder {
         case 1:
           return { mod: 1, value: BigInt(rng.below(256) - 128), bytes: 1 };
         default:
-          return { mod: 2, value: BigInt(rng.chance(0.5) ? rng.below(4096) - 2048 : rng.next() | 0), bytes: 4 };
+          return {
+            mod: 2,
+            value: BigInt(rng.chance(0.5) ? rng.below(4096) - 2048 : rng.next() | 0),
+            bytes: 4,
+          };
       }
     };
     const little = (value: bigint, bytes: number): number[] =>
@@ -225,7 +233,11 @@ export class CaseBuilder {
       setAddress(base, effective - disp.value - offset);
       return {
         prefixes,
-        bytes: [(disp.mod << 6) | 4, (scale << 6) | ((index & 7) << 3) | (base & 7), ...little(disp.value, disp.bytes)],
+        bytes: [
+          (disp.mod << 6) | 4,
+          (scale << 6) | ((index & 7) << 3) | (base & 7),
+          ...little(disp.value, disp.bytes),
+        ],
         rexX: index >> 3,
         rexB: base >> 3,
         ripRelative: false,
@@ -251,7 +263,15 @@ export class CaseBuilder {
 }
 
 const STACK = new Set(['push', 'pop', 'call', 'ret', 'enter', 'leave', 'pushf', 'popf']);
-const NO_ACCESS = new Set(['lea', 'nop', 'prefetchnta', 'prefetcht0', 'prefetcht1', 'prefetcht2', 'prefetchw']);
+const NO_ACCESS = new Set([
+  'lea',
+  'nop',
+  'prefetchnta',
+  'prefetcht0',
+  'prefetcht1',
+  'prefetcht2',
+  'prefetchw',
+]);
 
 function pickOpcodeRegister(form: Form, rng: Rng, rexAllowed: boolean): number {
   if (form.high) return 4 + rng.below(4);
@@ -323,7 +343,8 @@ function memoryContent(b: CaseBuilder, form: Form, operand: Operand, target: big
   const { mnemonic } = form;
   const bytes = operand.bytes;
   if (bytes === 0 || NO_ACCESS.has(mnemonic)) return;
-  if (mnemonic === 'fldenv' || mnemonic === 'frstor') return b.patch(target, environmentImage(b, bytes, 4));
+  if (mnemonic === 'fldenv' || mnemonic === 'frstor')
+    return b.patch(target, environmentImage(b, bytes, bytes === 14 || bytes === 94 ? 2 : 4));
   if (bytes === 512 || bytes === 576) {
     if (/rstor/.test(mnemonic)) b.patch(target, fxImage(b, bytes));
     return;
@@ -333,7 +354,8 @@ function memoryContent(b: CaseBuilder, form: Form, operand: Operand, target: big
   const v = view(content);
   if (mnemonic === 'ldmxcsr') {
     v.setUint32(0, mxcsr(rng) | (rng.chance(0.1) ? 1 << (18 + rng.below(14)) : 0), true);
-  } else if (mnemonic === 'fldcw') v.setUint16(0, rng.chance(0.7) ? controlWord(rng) : rng.next() & 0xffff, true);
+  } else if (mnemonic === 'fldcw')
+    v.setUint16(0, rng.chance(0.7) ? controlWord(rng) : rng.next() & 0xffff, true);
   else if (mnemonic === 'fbld') {
     for (let i = 0; i < 9; i++) content[i] = rng.below(10) * 16 + rng.below(10);
     content[9] = rng.next() & 0x80;
@@ -367,14 +389,18 @@ function implicitOperands(b: CaseBuilder, form: Form, prefixes: number[]): void 
   const { mnemonic, size } = form;
   if (form.kind === 'x87') placeTags(b);
   if (form.operands.some((o) => o.text === 'cl')) {
-    const count = rng.chance(0.3) ? rng.pick([0, 1, 31, 32, 33, 63, 64, 7, 8, 9, 15, 16, 17]) : rng.below(256);
+    const count = rng.chance(0.3)
+      ? rng.pick([0, 1, 31, 32, 33, 63, 64, 7, 8, 9, 15, 16, 17])
+      : rng.below(256);
     b.set(RCX, (b.get(RCX) & ~0xffn) | BigInt(count));
   }
   if (STACK.has(mnemonic) && rng.chance(0.35)) {
     b.set(RSP, chooseAddress(rng, 8, false) + (/^(push|call|enter)/.test(mnemonic) ? BigInt(size || 8) : 0n));
   }
-  if (mnemonic === 'leave') b.set(RBP, rng.chance(0.6) ? BigInt(DATA + rng.below(8184)) : chooseAddress(rng, 8, false));
-  if (mnemonic === 'enter') b.set(RBP, rng.chance(0.7) ? BigInt(DATA + 512 + rng.below(7000)) : chooseAddress(rng, 8, false));
+  if (mnemonic === 'leave')
+    b.set(RBP, rng.chance(0.6) ? BigInt(DATA + rng.below(8184)) : chooseAddress(rng, 8, false));
+  if (mnemonic === 'enter')
+    b.set(RBP, rng.chance(0.7) ? BigInt(DATA + 512 + rng.below(7000)) : chooseAddress(rng, 8, false));
   if (mnemonic === 'popf') b.patchValue(b.get(RSP), BigInt(rng.next() & 0x3fff_feff), size);
   if (mnemonic === 'ret') b.patchValue(b.get(RSP), branchTarget(rng), 8);
   if (/^(loop|loope|loopne|jrcxz)$/.test(mnemonic)) {
@@ -385,14 +411,20 @@ function implicitOperands(b: CaseBuilder, form: Form, prefixes: number[]): void 
     // A quotient that fits, or just does not.
     const bits = BigInt((form.operands[0]?.bytes ?? 4) * 8);
     if (bits === 8n) b.set(RAX, (b.get(RAX) & ~0xffffn) | BigInt(rng.below(1 << (4 + rng.below(13)))));
-    else if (rng.chance(0.5)) b.set(RDX, rng.pick([0n, 0n, 1n, 0xffff_ffff_ffff_ffffn, BigInt(rng.below(100))]));
+    else if (rng.chance(0.5))
+      b.set(RDX, rng.pick([0n, 0n, 1n, 0xffff_ffff_ffff_ffffn, BigInt(rng.below(100))]));
     else b.set(RDX, b.get(RAX) & (1n << (bits - 1n)) ? 0xffff_ffff_ffff_ffffn : 0n);
   }
   if (mnemonic === 'xlat') b.set(RBX, chooseAddress(rng, 1, false) - (b.get(RAX) & 0xffn));
   if (/^maskmov/.test(mnemonic)) b.set(RDI, chooseAddress(rng, mnemonic === 'maskmovq' ? 8 : 16, false));
   if (/^pcmpe/.test(mnemonic)) {
     for (const register of [RAX, RDX]) {
-      b.set(register, rng.chance(0.85) ? BigInt(rng.below(40) - 20) & (rng.chance(0.5) ? 0xffff_ffffn : ~0n) : integer64(rng));
+      b.set(
+        register,
+        rng.chance(0.85)
+          ? BigInt(rng.below(40) - 20) & (rng.chance(0.5) ? 0xffff_ffffn : ~0n)
+          : integer64(rng),
+      );
     }
   }
   if (/^x(save|rstor)/.test(mnemonic)) {
@@ -411,12 +443,15 @@ function implicitOperands(b: CaseBuilder, form: Form, prefixes: number[]): void 
     v.setBigUint64(FS_BASE, integer64(rng) & 0x7fff_ffff_ffffn, true);
     v.setBigUint64(GS_BASE, integer64(rng) & 0x7fff_ffff_ffffn, true);
   }
-  if (mnemonic === 'f2xm1' && rng.chance(0.8)) v.setUint16(ST + 8, (v.getUint16(ST + 8, true) & 0x8000) | (0x3ffe - rng.below(70)), true);
-  if (mnemonic === 'fyl2xp1' && rng.chance(0.8)) v.setUint16(ST + 8, (v.getUint16(ST + 8, true) & 0x8000) | (0x3ffd - rng.below(70)), true);
+  if (mnemonic === 'f2xm1' && rng.chance(0.8))
+    v.setUint16(ST + 8, (v.getUint16(ST + 8, true) & 0x8000) | (0x3ffe - rng.below(70)), true);
+  if (mnemonic === 'fyl2xp1' && rng.chance(0.8))
+    v.setUint16(ST + 8, (v.getUint16(ST + 8, true) & 0x8000) | (0x3ffd - rng.below(70)), true);
   if (/^(fsin|fcos|fsincos|fptan)$/.test(mnemonic) && rng.chance(0.6)) {
     v.setUint16(ST + 8, (v.getUint16(ST + 8, true) & 0x8000) | (0x3fff + rng.below(70) - 60), true);
   }
-  if (mnemonic === 'fscale' && rng.chance(0.6)) v.setUint16(ST + 24, (v.getUint16(ST + 24, true) & 0x8000) | (0x3fff + rng.below(15)), true);
+  if (mnemonic === 'fscale' && rng.chance(0.6))
+    v.setUint16(ST + 24, (v.getUint16(ST + 24, true) & 0x8000) | (0x3fff + rng.below(15)), true);
   if (/^fprem/.test(mnemonic) && rng.chance(0.7)) {
     v.setUint16(ST + 8, (v.getUint16(ST + 8, true) & 0x8000) | (0x3fff + rng.below(120)), true);
     v.setUint16(ST + 24, (v.getUint16(ST + 24, true) & 0x8000) | (0x3fff + rng.below(40)), true);
@@ -451,7 +486,9 @@ function stringOperands(b: CaseBuilder, form: Form, prefixes: number[]): void {
   v.setUint32(RFLAGS, (v.getUint32(RFLAGS, true) & ~0x400) | (down ? 0x400 : 0), true);
   const total = bytes * Math.max(count, 1);
   const place = (): bigint => {
-    const low = rng.chance(0.75) ? BigInt(DATA + rng.below(DATA_BYTES - total)) : chooseAddress(rng, total, false);
+    const low = rng.chance(0.75)
+      ? BigInt(DATA + rng.below(DATA_BYTES - total))
+      : chooseAddress(rng, total, false);
     return down ? low + BigInt(total - bytes) : low;
   };
   const narrow = rng.chance(0.1);
@@ -482,21 +519,33 @@ function stringOperands(b: CaseBuilder, form: Form, prefixes: number[]): void {
     const low = (address: bigint): bigint => (down ? address - BigInt(total - bytes) : address);
     b.patch(low(destination), content);
     if (mnemonic.startsWith('cmps')) b.patch(low(source), content);
-    if (rng.chance(0.5)) b.patch(destination + BigInt((down ? -1 : 1) * bytes * rng.below(Math.max(count, 1))), Uint8Array.of(rng.next() & 0xff));
+    if (rng.chance(0.5))
+      b.patch(
+        destination + BigInt((down ? -1 : 1) * bytes * rng.below(Math.max(count, 1))),
+        Uint8Array.of(rng.next() & 0xff),
+      );
   }
 }
 
 function immediate(b: CaseBuilder, form: Form, bytes: number, index: number): bigint {
   const { rng } = b;
   const { mnemonic } = form;
-  if (mnemonic === 'enter') return index === 0 ? BigInt(rng.chance(0.8) ? rng.below(256) : rng.below(0x10000)) : BigInt(rng.pick([0, 0, 1, 2, 3, 5, 31, 32, 33, rng.below(256)]));
+  if (mnemonic === 'enter')
+    return index === 0
+      ? BigInt(rng.chance(0.8) ? rng.below(256) : rng.below(0x10000))
+      : BigInt(rng.pick([0, 0, 1, 2, 3, 5, 31, 32, 33, rng.below(256)]));
   if (mnemonic === 'ret') return BigInt(rng.chance(0.7) ? rng.below(64) * 8 : rng.below(0x10000));
   if (/^(ro[lr]|rc[lr]|s[ah][lr]|shld|shrd|bt|bts|btr|btc)$/.test(mnemonic)) {
-    return BigInt(rng.chance(0.3) ? rng.pick([0, 1, 31, 32, 33, 63, 64, 7, 8, 9, 15, 16, 17]) : rng.below(rng.chance(0.7) ? 64 : 256));
+    return BigInt(
+      rng.chance(0.3)
+        ? rng.pick([0, 1, 31, 32, 33, 63, 64, 7, 8, 9, 15, 16, 17])
+        : rng.below(rng.chance(0.7) ? 64 : 256),
+    );
   }
   if (/^cmp[ps][sd]$/.test(mnemonic) && rng.chance(0.85)) return BigInt(rng.below(8));
   if (/^ps[lr]/.test(mnemonic) && rng.chance(0.7)) return BigInt(rng.below(20));
-  if (/^(palignr|round)/.test(mnemonic) && rng.chance(0.8)) return BigInt(rng.below(mnemonic === 'palignr' ? 34 : 16));
+  if (/^(palignr|round)/.test(mnemonic) && rng.chance(0.8))
+    return BigInt(rng.below(mnemonic === 'palignr' ? 34 : 16));
   if (bytes === 8) return integer64(rng);
   return integer64(rng) & ((1n << BigInt(bytes * 8)) - 1n);
 }
@@ -509,7 +558,8 @@ export function generateCase(form: Form, seed: number): VectorCase {
   const rexAllowed = !form.high;
 
   if (rng.chance(0.04)) v.setBigUint64(RIP, BigInt(CODE + 4096 - 1 - rng.below(6)), true);
-  else if (rng.chance(0.02) && !form.mnemonic.startsWith('ud')) v.setBigUint64(RIP, BigInt(CODE + CODE_BYTES - 1 - rng.below(8)), true);
+  else if (rng.chance(0.02) && !form.mnemonic.startsWith('ud'))
+    v.setBigUint64(RIP, BigInt(CODE + CODE_BYTES - 1 - rng.below(8)), true);
 
   // The mask of state components: only x87 and SSE are the same everywhere.
   if (/^x(save|rstor)/.test(form.mnemonic)) b.avoided = [RAX, RDX];
@@ -532,12 +582,15 @@ export function generateCase(form: Form, seed: number): VectorCase {
   };
   if (form.string) stringOperands(b, form, prefixes);
 
-  const bitOffset = /^bt[src]?$/.test(form.mnemonic) && form.operands[1]?.letter === 'G' && form.operands[0]?.memory === true;
+  const bitOffset =
+    /^bt[src]?$/.test(form.mnemonic) && form.operands[1]?.letter === 'G' && form.operands[0]?.memory === true;
   for (const operand of form.operands) {
     const { letter, bytes } = operand;
     if (operand.memory) {
       const aligned = form.aligned && bytes >= 16;
-      let target = NO_ACCESS.has(form.mnemonic) ? integer64(rng) : chooseAddress(rng, bitOffset ? form.size : bytes, aligned);
+      let target = NO_ACCESS.has(form.mnemonic)
+        ? integer64(rng)
+        : chooseAddress(rng, bitOffset ? form.size : bytes, aligned);
       if (form.mnemonic === 'lea' && rng.chance(0.3)) target &= 0xffff_ffffn;
       rm = b.address(bitOffset ? u64(target - 0n) : target, rexAllowed);
       memory = { operand, target };
@@ -622,7 +675,11 @@ export function generateCase(form: Form, seed: number): VectorCase {
     const source = reg;
     if (!b.pinned.has(source)) {
       const offset = rng.chance(0.9) ? BigInt(rng.below(40000) - 20000) : integer64(rng);
-      b.set(source, (integer64(rng) & ~((1n << BigInt(form.size * 8)) - 1n)) | (offset & ((1n << BigInt(form.size * 8)) - 1n)));
+      b.set(
+        source,
+        (integer64(rng) & ~((1n << BigInt(form.size * 8)) - 1n)) |
+          (offset & ((1n << BigInt(form.size * 8)) - 1n)),
+      );
     }
   } else if (memory !== undefined) memoryContent(b, form, memory.operand, memory.target);
   if (form.mnemonic === 'popf') b.patchValue(b.get(RSP), BigInt(rng.next() & 0x3fff_feff), form.size);
@@ -630,11 +687,13 @@ export function generateCase(form: Form, seed: number): VectorCase {
     if (memory !== undefined) b.patchValue(memory.target, branchTarget(rng), 8);
     else b.set(registerRm, branchTarget(rng));
   }
-  if (memory === undefined && form.mnemonic === 'cmpxchg' && rng.chance(0.5)) b.set(RAX, b.get(form.high ? registerRm - 4 : registerRm));
+  if (memory === undefined && form.mnemonic === 'cmpxchg' && rng.chance(0.5))
+    b.set(RAX, b.get(form.high ? registerRm - 4 : registerRm));
   const first = form.operands[0]?.letter;
   const second = form.operands[1]?.letter;
-  if ((first === 'V' && (second === 'W' || second === 'U')) && memory === undefined) {
-    if (rng.chance(0.12)) b.state.copyWithin(XMM + reg * 16, XMM + registerRm * 16, XMM + registerRm * 16 + 16);
+  if (first === 'V' && (second === 'W' || second === 'U') && memory === undefined) {
+    if (rng.chance(0.12))
+      b.state.copyWithin(XMM + reg * 16, XMM + registerRm * 16, XMM + registerRm * 16 + 16);
     if (rng.chance(0.1)) b.state.copyWithin(XMM + reg * 16, XMM + registerRm * 16, XMM + registerRm * 16 + 8);
   }
   if (SHIFT_COUNT.test(form.mnemonic) && memory === undefined && rng.chance(0.7)) {
@@ -650,11 +709,15 @@ export function generateCase(form: Form, seed: number): VectorCase {
   const addressPrefixes = rm?.prefixes ?? [];
   const legacy = [...prefixes, ...addressPrefixes];
   if (form.lock) legacy.push(0xf0);
-  else if (!form.vex && rng.chance(0.008)) legacy.push(0xf0);
+  // LOCK MOV CR0 is MOV CR8 on AMD (AltMovCr8), #UD elsewhere.
+  else if (!form.vex && !(form.map === 0x0f && (form.opcode & 0xfc) === 0x20) && rng.chance(0.008))
+    legacy.push(0xf0);
   const size16 = form.size === 2 || (form.rex & 0x100) !== 0;
   if (size16) legacy.push(0x66);
-  const plain = form.map === 1 && form.mandatory === 0 && !form.string;
-  if (plain && form.opcode !== 0x90 && !(form.opcode >= 0x6c && form.opcode <= 0x6f) && rng.chance(0.015)) legacy.push(rng.pick([0xf2, 0xf3]));
+  // F2 and F3 before LOOPNE and LOOPE change which of the two AMD executes; nobody documents it.
+  const plain = !/^loopn?e$/.test(form.mnemonic) && form.map === 1 && form.mandatory === 0 && !form.string;
+  if (plain && form.opcode !== 0x90 && !(form.opcode >= 0x6c && form.opcode <= 0x6f) && rng.chance(0.015))
+    legacy.push(rng.pick([0xf2, 0xf3]));
   for (let i = legacy.length - 1; i > 0; i--) {
     const j = rng.below(i + 1);
     [legacy[i], legacy[j]] = [legacy[j] as number, legacy[i] as number];

@@ -4,10 +4,30 @@ import { existsSync, mkdirSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { CONSTANT_BYTES, DATA, DATA_BYTES, MXCSR, type Patch, STATE_BYTES, type VectorCase, type VectorResult, view, windowContent } from './state.ts';
+import {
+  CONSTANT_BYTES,
+  DATA,
+  DATA_BYTES,
+  MXCSR,
+  type Patch,
+  STATE_BYTES,
+  type VectorCase,
+  type VectorResult,
+  view,
+  windowContent,
+} from './state.ts';
 
 const SOURCE = fileURLToPath(new URL('runner.c', import.meta.url));
-const FLAGS = ['-O2', '-fno-stack-protector', '-mno-red-zone', '-mfsgsbase', '-fno-strict-aliasing', '-fPIE', '-pie', '-w'];
+const FLAGS = [
+  '-O2',
+  '-fno-stack-protector',
+  '-mno-red-zone',
+  '-mfsgsbase',
+  '-fno-strict-aliasing',
+  '-fPIE',
+  '-pie',
+  '-w',
+];
 
 /** Builds the runner if it is older than its source, and returns its path. */
 export function buildRunner(): string {
@@ -16,7 +36,8 @@ export function buildRunner(): string {
   const program = join(folder, 'runner');
   if (!existsSync(program) || statSync(program).mtimeMs < statSync(SOURCE).mtimeMs) {
     const result = spawnSync('cc', [...FLAGS, '-o', program, SOURCE], { encoding: 'utf8' });
-    if (result.status !== 0) throw new Error(`cannot build ${SOURCE} with cc: ${result.error?.message ?? result.stderr}`);
+    if (result.status !== 0)
+      throw new Error(`cannot build ${SOURCE} with cc: ${result.error?.message ?? result.stderr}`);
   }
   return program;
 }
@@ -27,7 +48,11 @@ export function encodeBatch(cases: readonly VectorCase[]): Uint8Array {
   const { data, constant } = windowContent();
   const head = 8 + DATA_BYTES + CONSTANT_BYTES;
   const sizeOf = (c: VectorCase): number =>
-    8 + STATE_BYTES + 16 + pad(c.code.length) + c.patches.reduce((sum, p) => sum + 8 + pad(p.bytes.length), 0);
+    8 +
+    STATE_BYTES +
+    16 +
+    pad(c.code.length) +
+    c.patches.reduce((sum, p) => sum + 8 + pad(p.bytes.length), 0);
   const out = new Uint8Array(cases.reduce((sum, c) => sum + sizeOf(c), head));
   const v = view(out);
   v.setUint32(0, cases.length, true);
@@ -98,14 +123,25 @@ function clean(c: VectorCase, result: VectorResult): VectorResult {
   const v = view(result.state);
   v.setUint32(RFLAGS_AT, v.getUint32(RFLAGS_AT, true) & ~(c.stop === undefined ? TF | RF : RF), true);
   if (c.stop === undefined && c.form.startsWith('pushf') && result.vector === undefined) {
-    const rsp = Number(v.getBigUint64(32, true));
-    for (const change of result.changes) {
-      const at = rsp + 1 - change.address;
-      if (at >= 0 && at < change.bytes.length) change.bytes[at] = (change.bytes[at] as number) & ~1;
-    }
+    return { ...result, changes: clearStoredTf(c, result, Number(v.getBigUint64(32, true)) + 1) };
   }
   if (result.vector === undefined && /^f?xsave/.test(c.form)) hideMisalignedSse(c, result);
   return result;
+}
+
+/** Clears bit 0 of the byte at `address`, which the instruction stored. */
+function clearStoredTf(c: VectorCase, result: VectorResult, address: number): readonly Patch[] {
+  const changed = result.changes.find((p) => address >= p.address && address < p.address + p.bytes.length);
+  if (changed !== undefined) {
+    const at = address - changed.address;
+    changed.bytes[at] = (changed.bytes[at] as number) & ~1;
+    return result.changes;
+  }
+  // What it stored was there before.
+  const patched = c.patches.findLast((p) => address >= p.address && address < p.address + p.bytes.length);
+  const before =
+    patched?.bytes[address - (patched?.address ?? 0)] ?? windowContent().data[address - DATA] ?? 0;
+  return [...result.changes, { address, bytes: Uint8Array.of(before & ~1) }];
 }
 
 /** MXCSR_MASK in a stored image has bit 17, which belongs to AMD's misaligned SSE mode: not offered, so not recorded. */
@@ -113,7 +149,8 @@ function hideMisalignedSse(c: VectorCase, result: VectorResult): void {
   const content = windowContent().data;
   for (const list of [c.patches, result.changes]) {
     for (const patch of list) {
-      if (patch.address >= DATA && patch.address < DATA + DATA_BYTES) content.set(patch.bytes, patch.address - DATA);
+      if (patch.address >= DATA && patch.address < DATA + DATA_BYTES)
+        content.set(patch.bytes, patch.address - DATA);
     }
   }
   const memory = view(content);
@@ -122,7 +159,8 @@ function hideMisalignedSse(c: VectorCase, result: VectorResult): void {
     for (let i = 0; i < change.bytes.length; i++) {
       const at = change.address + i - DATA;
       if (at % 16 !== 14 || at < 30 || change.bytes[i] !== 2) continue;
-      if (memory.getUint32(at - 2, true) === 0x2ffff && memory.getUint32(at - 6, true) === mxcsr) change.bytes[i] = 0;
+      if (memory.getUint32(at - 2, true) === 0x2ffff && memory.getUint32(at - 6, true) === mxcsr)
+        change.bytes[i] = 0;
     }
   }
 }
@@ -136,10 +174,14 @@ export function runNative(cases: readonly VectorCase[]): (VectorResult | undefin
     const batch = cases.slice(from, from + BATCH);
     const run = spawnSync(program, [], { input: encodeBatch(batch), maxBuffer: 2 ** 31 - 1 });
     if (run.status !== 0) {
-      throw new Error(`the runner ended with ${run.status ?? run.signal ?? 'nothing'}: ${run.stderr?.toString() ?? ''}`);
+      throw new Error(
+        `the runner ended with ${run.status ?? run.signal ?? 'nothing'}: ${run.stderr?.toString() ?? ''}`,
+      );
     }
     const decoded = decodeResults(run.stdout, batch.length);
-    decoded.forEach((result, i) => results.push(result === undefined ? undefined : clean(batch[i] as VectorCase, result)));
+    decoded.forEach((result, i) =>
+      results.push(result === undefined ? undefined : clean(batch[i] as VectorCase, result)),
+    );
   }
   return results;
 }

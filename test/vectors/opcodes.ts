@@ -26,7 +26,24 @@
  */
 const ALU = ['add', 'or', 'adc', 'sbb', 'and', 'sub', 'xor', 'cmp'];
 const SHIFTS = ['rol', 'ror', 'rcl', 'rcr', 'shl', 'shr', 'sal', 'sar'];
-export const CONDITIONS = ['o', 'no', 'b', 'ae', 'e', 'ne', 'be', 'a', 's', 'ns', 'p', 'np', 'l', 'ge', 'le', 'g'];
+export const CONDITIONS = [
+  'o',
+  'no',
+  'b',
+  'ae',
+  'e',
+  'ne',
+  'be',
+  'a',
+  's',
+  'ns',
+  'p',
+  'np',
+  'l',
+  'ge',
+  'le',
+  'g',
+];
 
 const hex = (value: number): string => value.toString(16).toUpperCase().padStart(2, '0');
 
@@ -257,22 +274,62 @@ mov Rq,cr4 | 0F20 :E0
 mov Rq,cr8 | 44 0F20 :C0
 mov Rq,dr0 | 0F21 :C0
 mov dr7,Rq | 0F23 :F8
+clac | 0F01 :CA
+stac | 0F01 :CB
+rdpkru | 0F01 :EE
+wrpkru | 0F01 :EF
+invpcid Gq,Mx | 66 0F3882
+wbnoinvd | F3 0F09
 xsaves M576 | 0FC7 /5 | aligned
 xrstors M576 | 0FC7 /3 | aligned
 `;
 
 /** Removed in 64-bit mode, or reserved: #UD. */
 const INVALID = [
-  ...[0x06, 0x07, 0x0e, 0x16, 0x17, 0x1e, 0x1f, 0x27, 0x2f, 0x37, 0x3f, 0x60, 0x61, 0x82, 0x9a, 0xce, 0xd4, 0xd5, 0xd6, 0xea].map(
-    (op) => `ud${hex(op).toLowerCase()} | ${hex(op)} :C0`,
+  ...[
+    0x06, 0x07, 0x0e, 0x16, 0x17, 0x1e, 0x1f, 0x27, 0x2f, 0x37, 0x3f, 0x60, 0x61, 0x82, 0x9a, 0xce, 0xd4,
+    0xd5, 0xd6, 0xea,
+  ].map((op) => `ud${hex(op).toLowerCase()} | ${hex(op)} :C0`),
+  ...[
+    '0F04',
+    '0F0A',
+    '0F0C',
+    '0F24',
+    '0F25',
+    '0F26',
+    '0F27',
+    '0F36',
+    '0F39',
+    '0F3B',
+    '0F3C',
+    '0F3D',
+    '0F3E',
+    '0F3F',
+    '0FA6',
+    '0FA7',
+    '0FAA',
+    '0FFF',
+  ].map((op) => `ud${op.toLowerCase()} | ${op} :C0`),
+  ...[
+    '8F /1',
+    '8F /7',
+    'C6 /1',
+    'C7 /3',
+    'FE /2',
+    'FE /7',
+    'FF /7',
+    '0FBA /0',
+    '0FBA /3',
+    '0FC7 /0',
+    '0FC7 /2',
+    '0F71 /0',
+    '0F71 /3',
+    '0F72 /5',
+    '0F73 /1',
+  ].map((op) => `ud${op.toLowerCase().replace(' ', '')} Eq | ${op}`),
+  ...['lea', 'movntps', 'movnti', 'lddqu', 'movlps'].map(
+    (name, i) => `ud-reg-${name} | ${['8D', '0F2B', '0FC3', 'F2 0FF0', '0F13'][i]} :C1`,
   ),
-  ...['0F04', '0F0A', '0F0C', '0F24', '0F25', '0F26', '0F27', '0F36', '0F39', '0F3B', '0F3C', '0F3D', '0F3E', '0F3F', '0FA6', '0FA7', '0FFF'].map(
-    (op) => `ud${op.toLowerCase()} | ${op} :C0`,
-  ),
-  ...['8F /1', '8F /7', 'C6 /1', 'C7 /3', 'FE /2', 'FE /7', 'FF /7', '0FBA /0', '0FBA /3', '0FC7 /0', '0FC7 /2', '0F71 /0', '0F71 /3', '0F72 /5', '0F73 /1'].map(
-    (op) => `ud${op.toLowerCase().replace(' ', '')} Eq | ${op}`,
-  ),
-  ...['lea', 'movntps', 'movnti', 'lddqu', 'movlps'].map((name, i) => `ud-reg-${name} | ${['8D', '0F2B', '0FC3', 'F2 0FF0', '0F13'][i]} :C1`),
   'ud-cmpxchg8b-reg | 0FC7 :C8',
   'ud-ldmxcsr-reg | 0FAE :D0',
   'ud-movbe-reg | 0F38F0 :C0',
@@ -309,7 +366,9 @@ const X87 = [
     `${name.replace('f', 'fi')} Mw | DE /${i}`,
   ]),
   // The destination forms exchange the plain and the reversed operation, and have aliases of the compares.
-  ...['fadd', 'fmul', 'fcom2', 'fcomp3', 'fsubr', 'fsub', 'fdivr', 'fdiv'].map((name, i) => `${name} sti,st0 | DC :${hex(0xc0 + i * 8)}`),
+  ...['fadd', 'fmul', 'fcom2', 'fcomp3', 'fsubr', 'fsub', 'fdivr', 'fdiv'].map(
+    (name, i) => `${name} sti,st0 | DC :${hex(0xc0 + i * 8)}`,
+  ),
   ...['faddp', 'fmulp', 'fcomp5', '', 'fsubrp', 'fsubp', 'fdivrp', 'fdivp'].flatMap((name, i) =>
     name === '' ? [] : [`${name} sti,st0 | DE :${hex(0xc0 + i * 8)}`],
   ),
@@ -318,6 +377,10 @@ const X87 = [
   'fst Md | D9 /2 | n=2',
   'fstp Md | D9 /3 | n=2',
   'fldenv M28 | D9 /4 | n=3',
+  'fldenv M14 | 66 D9 /4 | n=2',
+  'fnstenv M14 | 66 D9 /6',
+  'frstor M94 | 66 DD /4 | n=2',
+  'fnsave M94 | 66 DD /6 | n=2',
   'fldcw Mw | D9 /5',
   'fnstenv M28 | D9 /6 | n=2',
   'fnstcw Mw | D9 /7',
@@ -325,12 +388,22 @@ const X87 = [
   'fxch sti | D9 :C8',
   'fnop | D9 :D0',
   'fstp1 sti | D9 :D8',
-  ...['fchs', 'fabs', '', '', 'ftst', 'fxam'].flatMap((name, i) => (name === '' ? [] : [`${name} | D9 :${hex(0xe0 + i)}`])),
-  ...['fld1', 'fldl2t', 'fldl2e', 'fldpi', 'fldlg2', 'fldln2', 'fldz'].map((name, i) => `${name} | D9 :${hex(0xe8 + i)}`),
-  ...['f2xm1', 'fyl2x', 'fptan', 'fpatan', 'fxtract', 'fprem1', 'fdecstp', 'fincstp'].map((name, i) => `${name} | D9 :${hex(0xf0 + i)} | n=2`),
-  ...['fprem', 'fyl2xp1', 'fsqrt', 'fsincos', 'frndint', 'fscale', 'fsin', 'fcos'].map((name, i) => `${name} | D9 :${hex(0xf8 + i)} | n=2`),
+  ...['fchs', 'fabs', '', '', 'ftst', 'fxam'].flatMap((name, i) =>
+    name === '' ? [] : [`${name} | D9 :${hex(0xe0 + i)}`],
+  ),
+  ...['fld1', 'fldl2t', 'fldl2e', 'fldpi', 'fldlg2', 'fldln2', 'fldz'].map(
+    (name, i) => `${name} | D9 :${hex(0xe8 + i)}`,
+  ),
+  ...['f2xm1', 'fyl2x', 'fptan', 'fpatan', 'fxtract', 'fprem1', 'fdecstp', 'fincstp'].map(
+    (name, i) => `${name} | D9 :${hex(0xf0 + i)} | n=2`,
+  ),
+  ...['fprem', 'fyl2xp1', 'fsqrt', 'fsincos', 'frndint', 'fscale', 'fsin', 'fcos'].map(
+    (name, i) => `${name} | D9 :${hex(0xf8 + i)} | n=2`,
+  ),
   ...['fcmovb', 'fcmove', 'fcmovbe', 'fcmovu'].map((name, i) => `${name} st0,sti | DA :${hex(0xc0 + i * 8)}`),
-  ...['fcmovnb', 'fcmovne', 'fcmovnbe', 'fcmovnu'].map((name, i) => `${name} st0,sti | DB :${hex(0xc0 + i * 8)}`),
+  ...['fcmovnb', 'fcmovne', 'fcmovnbe', 'fcmovnu'].map(
+    (name, i) => `${name} st0,sti | DB :${hex(0xc0 + i * 8)}`,
+  ),
   'fucompp | DA :E9',
   'fild Md | DB /0',
   'fisttp Md | DB /1 | n=2',
@@ -378,19 +451,76 @@ const X87 = [
 
 /** Packed integer instructions that exist for mm (no prefix) and xmm (66). */
 const MMX_SSE: readonly (readonly [string, string])[] = [
-  ['punpcklbw', '60'], ['punpcklwd', '61'], ['punpckldq', '62'], ['packsswb', '63'], ['pcmpgtb', '64'],
-  ['pcmpgtw', '65'], ['pcmpgtd', '66'], ['packuswb', '67'], ['punpckhbw', '68'], ['punpckhwd', '69'],
-  ['punpckhdq', '6A'], ['packssdw', '6B'], ['pcmpeqb', '74'], ['pcmpeqw', '75'], ['pcmpeqd', '76'],
-  ['psrlw', 'D1'], ['psrld', 'D2'], ['psrlq', 'D3'], ['paddq', 'D4'], ['pmullw', 'D5'], ['psubusb', 'D8'],
-  ['psubusw', 'D9'], ['pminub', 'DA'], ['pand', 'DB'], ['paddusb', 'DC'], ['paddusw', 'DD'], ['pmaxub', 'DE'],
-  ['pandn', 'DF'], ['pavgb', 'E0'], ['psraw', 'E1'], ['psrad', 'E2'], ['pavgw', 'E3'], ['pmulhuw', 'E4'],
-  ['pmulhw', 'E5'], ['psubsb', 'E8'], ['psubsw', 'E9'], ['pminsw', 'EA'], ['por', 'EB'], ['paddsb', 'EC'],
-  ['paddsw', 'ED'], ['pmaxsw', 'EE'], ['pxor', 'EF'], ['psllw', 'F1'], ['pslld', 'F2'], ['psllq', 'F3'],
-  ['pmuludq', 'F4'], ['pmaddwd', 'F5'], ['psadbw', 'F6'], ['psubb', 'F8'], ['psubw', 'F9'], ['psubd', 'FA'],
-  ['psubq', 'FB'], ['paddb', 'FC'], ['paddw', 'FD'], ['paddd', 'FE'],
-  ['pshufb', '3800'], ['phaddw', '3801'], ['phaddd', '3802'], ['phaddsw', '3803'], ['pmaddubsw', '3804'],
-  ['phsubw', '3805'], ['phsubd', '3806'], ['phsubsw', '3807'], ['psignb', '3808'], ['psignw', '3809'],
-  ['psignd', '380A'], ['pmulhrsw', '380B'], ['pabsb', '381C'], ['pabsw', '381D'], ['pabsd', '381E'],
+  ['punpcklbw', '60'],
+  ['punpcklwd', '61'],
+  ['punpckldq', '62'],
+  ['packsswb', '63'],
+  ['pcmpgtb', '64'],
+  ['pcmpgtw', '65'],
+  ['pcmpgtd', '66'],
+  ['packuswb', '67'],
+  ['punpckhbw', '68'],
+  ['punpckhwd', '69'],
+  ['punpckhdq', '6A'],
+  ['packssdw', '6B'],
+  ['pcmpeqb', '74'],
+  ['pcmpeqw', '75'],
+  ['pcmpeqd', '76'],
+  ['psrlw', 'D1'],
+  ['psrld', 'D2'],
+  ['psrlq', 'D3'],
+  ['paddq', 'D4'],
+  ['pmullw', 'D5'],
+  ['psubusb', 'D8'],
+  ['psubusw', 'D9'],
+  ['pminub', 'DA'],
+  ['pand', 'DB'],
+  ['paddusb', 'DC'],
+  ['paddusw', 'DD'],
+  ['pmaxub', 'DE'],
+  ['pandn', 'DF'],
+  ['pavgb', 'E0'],
+  ['psraw', 'E1'],
+  ['psrad', 'E2'],
+  ['pavgw', 'E3'],
+  ['pmulhuw', 'E4'],
+  ['pmulhw', 'E5'],
+  ['psubsb', 'E8'],
+  ['psubsw', 'E9'],
+  ['pminsw', 'EA'],
+  ['por', 'EB'],
+  ['paddsb', 'EC'],
+  ['paddsw', 'ED'],
+  ['pmaxsw', 'EE'],
+  ['pxor', 'EF'],
+  ['psllw', 'F1'],
+  ['pslld', 'F2'],
+  ['psllq', 'F3'],
+  ['pmuludq', 'F4'],
+  ['pmaddwd', 'F5'],
+  ['psadbw', 'F6'],
+  ['psubb', 'F8'],
+  ['psubw', 'F9'],
+  ['psubd', 'FA'],
+  ['psubq', 'FB'],
+  ['paddb', 'FC'],
+  ['paddw', 'FD'],
+  ['paddd', 'FE'],
+  ['pshufb', '3800'],
+  ['phaddw', '3801'],
+  ['phaddd', '3802'],
+  ['phaddsw', '3803'],
+  ['pmaddubsw', '3804'],
+  ['phsubw', '3805'],
+  ['phsubd', '3806'],
+  ['phsubsw', '3807'],
+  ['psignb', '3808'],
+  ['psignw', '3809'],
+  ['psignd', '380A'],
+  ['pmulhrsw', '380B'],
+  ['pabsb', '381C'],
+  ['pabsw', '381D'],
+  ['pabsd', '381E'],
 ];
 
 const MMX_ROWS = MMX_SSE.flatMap(([name, op]) => {
@@ -401,8 +531,14 @@ const MMX_ROWS = MMX_SSE.flatMap(([name, op]) => {
 
 const SHIFT_IMMEDIATE = (
   [
-    ['psrlw', '71 /2'], ['psraw', '71 /4'], ['psllw', '71 /6'], ['psrld', '72 /2'], ['psrad', '72 /4'],
-    ['pslld', '72 /6'], ['psrlq', '73 /2'], ['psllq', '73 /6'],
+    ['psrlw', '71 /2'],
+    ['psraw', '71 /4'],
+    ['psllw', '71 /6'],
+    ['psrld', '72 /2'],
+    ['psrad', '72 /4'],
+    ['pslld', '72 /6'],
+    ['psrlq', '73 /2'],
+    ['psllq', '73 /6'],
   ] as const
 ).flatMap(([name, op]) => [`${name} Nq,Ib | 0F${op} | mmx`, `${name} Ux,Ib | 66 0F${op}`]);
 
@@ -435,7 +571,13 @@ movq2dq Vx,Nq | F3 0FD6 | mmx
 /** Arithmetic in the four types: packed single, packed double, scalar single, scalar double. */
 const FLOAT_FOUR = (
   [
-    ['sqrt', '51'], ['add', '58'], ['mul', '59'], ['sub', '5C'], ['min', '5D'], ['div', '5E'], ['max', '5F'],
+    ['sqrt', '51'],
+    ['add', '58'],
+    ['mul', '59'],
+    ['sub', '5C'],
+    ['min', '5D'],
+    ['div', '5E'],
+    ['max', '5F'],
   ] as const
 ).flatMap(([name, op]) => [
   `${name}ps Vx,Wx | 0F${op} | f32 aligned n=2`,

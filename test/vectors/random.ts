@@ -1,5 +1,14 @@
 /** Cases of random bytes, valid or not, without those whose meaning depends on more than the processor and its CPUID. */
-import { Code, Decoder, DecoderOptions, type Instruction, Mnemonic, OpKind, Register, RegisterExt } from 'iced-x86';
+import {
+  Code,
+  Decoder,
+  DecoderOptions,
+  type Instruction,
+  Mnemonic,
+  OpKind,
+  Register,
+  RegisterExt,
+} from 'iced-x86';
 import { CODE, DATA, RFLAGS, RIP, type VectorCase, mix } from './state.ts';
 import { CaseBuilder, chooseAddress } from './generate.ts';
 import { KINDS, integer64 } from './values.ts';
@@ -27,24 +36,32 @@ export function excluded(code: Uint8Array): string | undefined {
   if (op === 0x9c || op === 0x9d) return 'TF belongs to the measurement';
   if (operand16) {
     const near = (op & 0xf0) === 0x70 || [0xe8, 0xe9, 0xeb, 0xc2, 0xc3, 0xe0, 0xe1, 0xe2, 0xe3].includes(op);
-    if (near || (op === 0xff && (digit(next) === 2 || digit(next) === 4)) || (op === 0x0f && (next & 0xf0) === 0x80)) {
+    if (
+      near ||
+      (op === 0xff && (digit(next) === 2 || digit(next) === 4)) ||
+      (op === 0x0f && (next & 0xf0) === 0x80)
+    ) {
       return 'AMD and Intel differ';
     }
   }
+  if ((op === 0xe0 || op === 0xe1) && repeat) return 'a prefix that nobody documents';
   if (op !== 0x0f) return undefined;
   if ([0x05, 0x34, 0x35].includes(next)) return 'system call';
   if ([0x00, 0x01, 0x02, 0x03, 0xb2, 0xb4, 0xb5, 0xa1, 0xa9].includes(next)) return 'descriptor tables';
   if ([0xa2, 0x31, 0x33].includes(next)) return 'answers of the host';
   if (next === 0x78 || next === 0x79 || (next === 0x2b && repeat)) return 'SSE4a of the host';
-  if (next === 0xae && third < 0xc0 && ![0, 2, 3, 7].includes(digit(third))) return 'state components of the host';
-  if (next === 0xae && third >= 0xc0 && (operand16 || (repeat && digit(third) > 3))) return 'extensions of the host';
+  if (next === 0xae && third < 0xc0 && ![0, 2, 3, 7].includes(digit(third)))
+    return 'state components of the host';
+  if (next === 0xae && third >= 0xc0 && (operand16 || (repeat && digit(third) > 3)))
+    return 'extensions of the host';
   if (next === 0xc7 && !(digit(third) === 1 && third < 0xc0)) return 'extensions of the host';
-  if (next === 0x38 && (third >= 0xc8 && third <= 0xcf)) return 'SHA and GFNI of the host';
-  if (next === 0x38 && ((third >= 0x80 && third <= 0x8f) || third === 0xf5 || third >= 0xf7)) return 'extensions of the host';
+  if ((next & 0xfc) === 0x20 && code.subarray(0, at).includes(0xf0)) return 'AltMovCr8 of AMD';
+  if (next === 0x38 && third >= 0xc8 && third <= 0xcf) return 'SHA and GFNI of the host';
+  if (next === 0x38 && ((third >= 0x80 && third <= 0x8f) || third === 0xf5 || third >= 0xf7))
+    return 'extensions of the host';
   if (next === 0x3a && third >= 0xc8 && third <= 0xcf) return 'SHA and GFNI of the host';
   return undefined;
 }
-
 
 export function decode(code: Uint8Array, rip: bigint): Instruction {
   const decoder = new Decoder(64, code, DecoderOptions.AMD);
@@ -82,7 +99,8 @@ export function randomCase(seed: number): VectorCase {
   const b = new CaseBuilder(randomKind(seed), seed);
   const { rng, v } = b;
   for (let i = 0; i < 16; i++) {
-    if (rng.chance(0.7)) b.set(i, chooseAddress(rng, 8, rng.chance(0.5)) - (rng.chance(0.3) ? BigInt(rng.below(256)) : 0n));
+    if (rng.chance(0.7))
+      b.set(i, chooseAddress(rng, 8, rng.chance(0.5)) - (rng.chance(0.3) ? BigInt(rng.below(256)) : 0n));
   }
   if (rng.chance(0.8)) b.set(4, BigInt(DATA + 64 + 8 * rng.below(1000)));
   v.setBigUint64(RIP, BigInt(CODE + rng.below(4096)), true);
@@ -100,7 +118,11 @@ export function randomCase(seed: number): VectorCase {
     const code = Uint8Array.from(bytes);
     if (excluded(code) !== undefined) continue;
     const instruction = decode(code, v.getBigUint64(RIP, true));
-    if (/^rep|^lods|^stos|^movs[bwdq]?$|^cmps|^scas|^ins|^outs/.test((Mnemonic[instruction.mnemonic] ?? '').toLowerCase())) {
+    if (
+      /^rep|^lods|^stos|^movs[bwdq]?$|^cmps|^scas|^ins|^outs/.test(
+        (Mnemonic[instruction.mnemonic] ?? '').toLowerCase(),
+      )
+    ) {
       b.set(1, rng.chance(0.8) ? BigInt(rng.below(20)) : integer64(rng));
       v.setUint32(RFLAGS, v.getUint32(RFLAGS, true), true);
     }

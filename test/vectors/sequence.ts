@@ -14,7 +14,24 @@ const OF = 16;
 const ALL = 31;
 
 /** Flags that each condition reads. */
-const READS = [OF, OF, CF, CF, ZF, ZF, CF | ZF, CF | ZF, SF, SF, PF, PF, SF | OF, SF | OF, ZF | SF | OF, ZF | SF | OF];
+const READS = [
+  OF,
+  OF,
+  CF,
+  CF,
+  ZF,
+  ZF,
+  CF | ZF,
+  CF | ZF,
+  SF,
+  SF,
+  PF,
+  PF,
+  SF | OF,
+  SF | OF,
+  ZF | SF | OF,
+  ZF | SF | OF,
+];
 
 /** Registers with a part of their own: RCX counts loops, RSP and RSI and RDI address memory. */
 const FREE = [0, 2, 3, 5, 8, 9, 10, 11, 12, 13, 14, 15];
@@ -35,7 +52,14 @@ class Assembler {
   }
 
   /** `size` 1, 2, 4 or 8; `rm` a register, or undefined for memory at RSI or RDI. */
-  emit(size: number, opcode: readonly number[], reg: number, rm: number | undefined, tail: readonly number[] = [], prefix?: number): void {
+  emit(
+    size: number,
+    opcode: readonly number[],
+    reg: number,
+    rm: number | undefined,
+    tail: readonly number[] = [],
+    prefix?: number,
+  ): void {
     const base = RSI + this.rng.below(2);
     const rex = (size === 8 ? 8 : 0) | ((reg >> 3) << 2) | (rm === undefined ? 0 : rm >> 3);
     if (size === 2) this.bytes.push(0x66);
@@ -88,7 +112,8 @@ class Assembler {
       case 3:
       case 4: {
         const operation = rng.pick([0, 1, 4, 5, 6, 7]);
-        if (rng.chance(0.5) || size === 1) this.emit(size, [size === 1 ? 0x80 : 0x83], operation, rm, this.immediate(1));
+        if (rng.chance(0.5) || size === 1)
+          this.emit(size, [size === 1 ? 0x80 : 0x83], operation, rm, this.immediate(1));
         else this.emit(size, [0x81], operation, rm, this.immediate(size === 2 ? 2 : 4));
         this.defined = ALL;
         return;
@@ -99,8 +124,15 @@ class Assembler {
       case 7: {
         // LEA base+index*scale+disp8.
         const [reg, base, index] = [this.register(), this.register(), this.register()];
-        this.bytes.push(0x48 | ((reg >> 3) << 2) | ((index >> 3) << 1) | (base >> 3), 0x8d, 0x44 | ((reg & 7) << 3));
-        this.bytes.push((rng.below(4) << 6) | ((index & 7) === 4 && index < 8 ? 0 : (index & 7) << 3) | (base & 7), rng.below(256));
+        this.bytes.push(
+          0x48 | ((reg >> 3) << 2) | ((index >> 3) << 1) | (base >> 3),
+          0x8d,
+          0x44 | ((reg & 7) << 3),
+        );
+        this.bytes.push(
+          (rng.below(4) << 6) | ((index & 7) === 4 && index < 8 ? 0 : (index & 7) << 3) | (base & 7),
+          rng.below(256),
+        );
         this.count++;
         return;
       }
@@ -162,7 +194,13 @@ class Assembler {
       case 20: {
         // MOVDQU load or store, then integer SIMD.
         this.emit(4, [0x0f, rng.pick([0x6f, 0x7f])], rng.below(16), undefined, [], 0xf3);
-        this.emit(2, [0x0f, rng.pick([0xfe, 0xd4, 0xef, 0xfa, 0x72 - 2, 0xf4])], rng.below(16), rng.below(16), []);
+        this.emit(
+          2,
+          [0x0f, rng.pick([0xfe, 0xd4, 0xef, 0xfa, 0x72 - 2, 0xf4])],
+          rng.below(16),
+          rng.below(16),
+          [],
+        );
         if (this.bytes[this.bytes.length - 2] === 0x70) this.bytes.push(rng.below(256));
         return;
       }

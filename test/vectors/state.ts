@@ -140,8 +140,14 @@ export function isRepeated(code: Uint8Array): boolean {
   let repeat = false;
   for (const byte of code) {
     if (byte === 0xf2 || byte === 0xf3) repeat = true;
-    else if (![0x66, 0x67, 0x2e, 0x36, 0x3e, 0x26, 0x64, 0x65, 0xf0].includes(byte) && (byte & 0xf0) !== 0x40) {
-      return repeat && ((byte >= 0x6c && byte <= 0x6f) || (byte >= 0xa4 && byte <= 0xa7) || (byte >= 0xaa && byte <= 0xaf));
+    else if (
+      ![0x66, 0x67, 0x2e, 0x36, 0x3e, 0x26, 0x64, 0x65, 0xf0].includes(byte) &&
+      (byte & 0xf0) !== 0x40
+    ) {
+      return (
+        repeat &&
+        ((byte >= 0x6c && byte <= 0x6f) || (byte >= 0xa4 && byte <= 0xa7) || (byte >= 0xaa && byte <= 0xaf))
+      );
     }
   }
   return false;

@@ -79,11 +79,11 @@ export function integer64(rng: Rng): bigint {
 }
 
 const CORNERS_F32 = [
-  0, 0x3f800000, 0x40000000, 0x3f000000, 0x3fc00000, 0x40200000, 0x40600000, 0x00000001, 0x00000002, 0x007fffff,
-  0x00800000, 0x00800001, 0x7f7fffff, 0x7f7ffffe, 0x7f800000, 0x7fc00000, 0x7fc12345, 0x7fffffff, 0x7f800001,
-  0x7fa5a5a5, 0x7fbfffff, 0x4f000000, 0x4effffff, 0x4f000001, 0x4f800000, 0x5f000000, 0x5effffff, 0x5f000001,
-  0x3effffff, 0x3f000001, 0x3f7fffff, 0x3f800001, 0x4b000000, 0x4b000001, 0x4b800000, 0x34000000, 0x33800000,
-  0x0c000000, 0x73000000, 0x20000000, 0x5f800000,
+  0, 0x3f800000, 0x40000000, 0x3f000000, 0x3fc00000, 0x40200000, 0x40600000, 0x00000001, 0x00000002,
+  0x007fffff, 0x00800000, 0x00800001, 0x7f7fffff, 0x7f7ffffe, 0x7f800000, 0x7fc00000, 0x7fc12345, 0x7fffffff,
+  0x7f800001, 0x7fa5a5a5, 0x7fbfffff, 0x4f000000, 0x4effffff, 0x4f000001, 0x4f800000, 0x5f000000, 0x5effffff,
+  0x5f000001, 0x3effffff, 0x3f000001, 0x3f7fffff, 0x3f800001, 0x4b000000, 0x4b000001, 0x4b800000, 0x34000000,
+  0x33800000, 0x0c000000, 0x73000000, 0x20000000, 0x5f800000,
 ];
 
 export function float32(rng: Rng): number {
@@ -173,7 +173,11 @@ export function float64(rng: Rng): bigint {
     case 5:
       return sign | (BigInt(1023 + rng.below(66)) << 52n) | sparse;
     case 6:
-      return sign | (BigInt(rng.pick([1, 2, 53, 54, 873, 874, 896, 897, 1149, 1150, 1151, 2000, 2045, 2046])) << 52n) | fraction;
+      return (
+        sign |
+        (BigInt(rng.pick([1, 2, 53, 54, 873, 874, 896, 897, 1149, 1150, 1151, 2000, 2045, 2046])) << 52n) |
+        fraction
+      );
     default:
       return random;
   }
@@ -195,7 +199,10 @@ export function float80(rng: Rng): { readonly significand: bigint; readonly high
     case 1:
       return make(0x3fff, top); // 1
     case 2:
-      return make(rng.pick([0x3ffd, 0x3ffe, 0x4000, 0x4001, 0x4002]), rng.pick([top, top | (top >> 1n), 0xc90fdaa22168c235n]));
+      return make(
+        rng.pick([0x3ffd, 0x3ffe, 0x4000, 0x4001, 0x4002]),
+        rng.pick([top, top | (top >> 1n), 0xc90fdaa22168c235n]),
+      );
     case 3:
       return make(0, random & (top - 1n)); // denormal
     case 4:
@@ -215,9 +222,15 @@ export function float80(rng: Rng): { readonly significand: bigint; readonly high
     case 11:
       return make(rng.pick([1, 2, 0x7ffd, 0x7ffe]), rng.pick([top, random | top, 0xffff_ffff_ffff_ffffn]));
     case 12:
-      return make(0x3fff + rng.pick([31, 32, 62, 63, 64, 15, 14]), rng.pick([top, sparse, 0xffff_ffff_ffff_ffffn]));
+      return make(
+        0x3fff + rng.pick([31, 32, 62, 63, 64, 15, 14]),
+        rng.pick([top, sparse, 0xffff_ffff_ffff_ffffn]),
+      );
     case 13:
-      return make(0x3fff + rng.pick([-1023, -1022, -1074, -1075, 1023, 1024, -126, -127, -149, -150, 127, 128]), random | top);
+      return make(
+        0x3fff + rng.pick([-1023, -1022, -1074, -1075, 1023, 1024, -126, -127, -149, -150, 127, 128]),
+        random | top,
+      );
     case 14:
     case 15:
     case 16:
