@@ -81,6 +81,8 @@ export type StopReason =
   | { readonly kind: 'end'; readonly reason: 'power-off' | 'hibernate' | 'reset' | 'triple-fault' }
   | { readonly kind: 'crash'; readonly parameters: readonly bigint[]; readonly message: Uint8Array | undefined }
   | { readonly kind: 'exit'; readonly status: number }
+  /** A debugger's breakpoint or watchpoint at virtual processor `vp`. */
+  | { readonly kind: 'debug'; readonly vp: number; readonly cause: 'breakpoint' | 'watch'; readonly watch: number }
   /** The same exit at the same place without progress: the VM is stuck. */
   | { readonly kind: 'stuck'; readonly vp: number; readonly exit: string };
 
@@ -106,6 +108,8 @@ export class Machine {
   #end: StopReason | undefined;
   #lastExit = '';
   #sameExit = 0;
+  #current = 0;
+  #watchHit = -1;
 
   constructor(config: MachineConfig) {
     this.config = config;
@@ -186,12 +190,25 @@ export class Machine {
         this.#now = Math.max(this.#now, turn.until);
         continue;
       }
-      this.#runVp(platform, turn.vp, Math.min(turn.instructions, QUANTUM, Math.max(1, stopAt - this.#instructions)));
+      const debug = this.#runVp(platform, turn.vp, Math.min(turn.instructions, QUANTUM, Math.max(1, stopAt - this.#instructions)));
+      if (debug !== undefined) return debug;
     }
     return this.#end;
   }
 
-  #runVp(platform: Platform, vp: number, instructions: number): void {
+  /** Virtual processor that ran last. */
+  get current(): number {
+    return this.#current;
+  }
+
+  /** From Engine.onWatch: ends run() after the instruction that hit watch `watch`. */
+  stopForWatch(watch: number): void {
+    this.#watchHit = watch;
+    this.engine.stopAfterInstruction(this.engine.cpu(this.#current));
+  }
+
+  #runVp(platform: Platform, vp: number, instructions: number): StopReason | undefined {
+    this.#current = vp;
     const { engine } = this;
     const { view } = engine;
     const cpu = engine.cpu(vp);
@@ -204,14 +221,20 @@ export class Machine {
     this.#instructions += ran;
     switch (reason) {
       case RUN.budget:
-        return;
+        break;
       case RUN.interrupt:
-        this.#deliver(platform, vp, cpu);
-        return;
+        if (this.#watchHit < 0) this.#deliver(platform, vp, cpu);
+        break;
       case RUN.exit:
         this.#handleExit(platform, vp, cpu);
-        return;
+        break;
+      case RUN.breakpoint:
+        return { kind: 'debug', vp, cause: 'breakpoint', watch: -1 };
     }
+    if (this.#watchHit < 0) return undefined;
+    const watch = this.#watchHit;
+    this.#watchHit = -1;
+    return { kind: 'debug', vp, cause: 'watch', watch };
   }
 
   #deliver(platform: Platform, vp: number, cpu: number): void {

@@ -1,6 +1,7 @@
 /** `vitrine boot`: files and options in, a machine that runs, an exit status out. */
-import { closeSync, openSync, readFileSync, statSync, writeFileSync, writeSync } from 'node:fs';
+import { closeSync, openSync, renameSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs';
 import { basename } from 'node:path';
+import { zstdCompressSync, zstdDecompressSync } from 'node:zlib';
 import { sentence } from '../launch/outcome.ts';
 import { launchPlain } from '../launch/plain.ts';
 import { initEntry } from '../launch/entry-state.ts';
@@ -8,7 +9,9 @@ import { DEFAULT_CONFIG } from '../host/config.ts';
 import { hypervPlatform } from '../machine/hyperv-platform.ts';
 import { Machine, type StopReason } from '../machine/machine.ts';
 import { stateHash } from '../machine/state-hash.ts';
-import { findCpuModel } from '../x86/cpuid.ts';
+import { restoreSnapshot, takeSnapshot } from '../machine/snapshot.ts';
+import type { EventSink } from '../seats/events.ts';
+import { findCpuModel, type CpuModel } from '../x86/cpuid.ts';
 import { Apt } from './apt.ts';
 import { Cache } from './cache.ts';
 import { STATUS, UserError } from './errors.ts';
@@ -41,6 +44,10 @@ export interface BootOptions {
   readonly trace?: string;
   readonly hashEvery: number;
   readonly json?: string;
+  readonly snapshot?: string;
+  readonly resume?: string;
+  readonly gdb?: number;
+  readonly gdbWait: boolean;
   readonly offline: boolean;
   readonly cacheDir: string;
 }
@@ -54,51 +61,10 @@ export async function boot(options: BootOptions): Promise<number> {
   if (model === undefined) throw new UserError(`there is no processor model '${options.cpuModel}': give EPYC-Milan or SapphireRapids with --cpu-model`);
   const cache = new Cache(options.cacheDir);
   const source: PackageSource = { cache, apt: new Apt(cache), offline: options.offline, say };
-  const kernel = await resolveKernel(
-    {
-      ...(options.kernel === undefined ? {} : { file: options.kernel }),
-      ...(options.kernelPackage === undefined ? {} : { package: options.kernelPackage }),
-      ...(options.modules === undefined ? {} : { modulesDir: options.modules }),
-      offline: options.offline,
-    },
-    source,
-  );
-  const initrd = options.initrd === undefined ? await defaultInitramfs(options, source, kernel.modules) : readUserFile(options.initrd, 'initrd');
-  const isRun = options.run !== undefined;
-  const commandLine = ['console=ttyS0,115200', 'panic=-1', ...(isRun ? ['quiet'] : []), options.append ?? ''].join(' ').trim();
-  const launched = launchPlain({
-    kernel: kernel.image,
-    initrd,
-    commandLine,
-    memoryBytes: options.memory,
-    vpCount: options.cpus,
-    uarts: 2,
-    entropy: entropyBytes(options.seed),
-  });
-  if (!launched.ok) throw new UserError(sentence(launched.error));
-
   const events = options.trace === undefined ? undefined : new EventLog(options.trace);
-  const machine = new Machine({
-    model,
-    vcpus: options.cpus,
-    seed: options.seed,
-    tscHz: DEFAULT_CONFIG.tscHz,
-    tscAtZero: 0n,
-    directives: launched.launch.directives,
-    sink: events ?? { mask: 0, emit: () => undefined },
-    initRegisters: initEntry(model.signature),
-  });
-  machine.attach(
-    hypervPlatform({
-      ...DEFAULT_CONFIG,
-      vpCount: options.cpus,
-      vendor: model.vendor,
-      hyperv: options.hyperv,
-      invariantTsc: options.invariantTsc,
-      startDate: options.date,
-      physicalAddressBits: model.physicalAddressBits,
-    }),
-  );
+  const sink: EventSink = events ?? { mask: 0, emit: () => undefined };
+  const isRun = options.run !== undefined;
+  const { machine, kernel } = options.resume === undefined ? await build(options, model, source, sink) : resume(options.resume, sink);
 
   const consoleFile = options.console !== undefined && options.console !== '-' ? openConsole(options.console) : undefined;
   const recent: Uint8Array[] = [];
@@ -165,8 +131,87 @@ export async function boot(options: BootOptions): Promise<number> {
     process.stderr.write(logText(lastWords(recent)));
     process.stderr.write(`vitrine: the guest died: ${describe(reason)} after ${machine.instructions} instructions\n${registers(machine)}`);
   } else if (status === STATUS.limit) say(timedOut ? `the time limit of ${options.timeout} s was reached` : `the limit of ${options.limit} instructions was reached`);
+  if (options.snapshot !== undefined) save(options.snapshot, machine);
   if (options.json !== undefined) writeReport(options, machine, kernel, reason, status, started);
   return interrupted === undefined ? status : 128 + interrupted;
+}
+
+interface Built {
+  readonly machine: Machine;
+  readonly kernel: { readonly name: string; readonly sha256: string };
+}
+
+/** A machine with the kernel and the initramfs that the options ask for. */
+async function build(options: BootOptions, model: CpuModel, source: PackageSource, sink: EventSink): Promise<Built> {
+  const kernel = await resolveKernel(
+    {
+      ...(options.kernel === undefined ? {} : { file: options.kernel }),
+      ...(options.kernelPackage === undefined ? {} : { package: options.kernelPackage }),
+      ...(options.modules === undefined ? {} : { modulesDir: options.modules }),
+      offline: options.offline,
+    },
+    source,
+  );
+  const initrd = options.initrd === undefined ? await defaultInitramfs(options, source, kernel.modules) : readUserFile(options.initrd, 'initrd');
+  const commandLine = ['console=ttyS0,115200', 'panic=-1', ...(options.run === undefined ? [] : ['quiet']), options.append ?? ''].join(' ').trim();
+  const launched = launchPlain({
+    kernel: kernel.image,
+    initrd,
+    commandLine,
+    memoryBytes: options.memory,
+    vpCount: options.cpus,
+    uarts: 2,
+    entropy: entropyBytes(options.seed),
+  });
+  if (!launched.ok) throw new UserError(sentence(launched.error));
+
+  const machine = new Machine({
+    model,
+    vcpus: options.cpus,
+    seed: options.seed,
+    tscHz: DEFAULT_CONFIG.tscHz,
+    tscAtZero: 0n,
+    directives: launched.launch.directives,
+    sink,
+    initRegisters: initEntry(model.signature),
+  });
+  machine.attach(
+    hypervPlatform({
+      ...DEFAULT_CONFIG,
+      vpCount: options.cpus,
+      vendor: model.vendor,
+      hyperv: options.hyperv,
+      invariantTsc: options.invariantTsc,
+      startDate: options.date,
+      physicalAddressBits: model.physicalAddressBits,
+    }),
+  );
+  return { machine, kernel };
+}
+
+/** A machine from a snapshot file (zstd). Its configuration is the snapshot's. */
+function resume(path: string, sink: EventSink): Built {
+  const bytes = readUserFile(path, 'snapshot');
+  let plain: Uint8Array;
+  try {
+    plain = zstdDecompressSync(bytes, { maxOutputLength: 2 ** 32 - 1 });
+  } catch {
+    throw new UserError(`snapshot ${path} is damaged: take it again with --snapshot`);
+  }
+  const outcome = restoreSnapshot(plain, { sink });
+  if (!outcome.ok) throw new UserError(`snapshot ${path} cannot be resumed, ${outcome.reason}: take it again with --snapshot`);
+  return { machine: outcome.machine, kernel: { name: path, sha256: '' } };
+}
+
+function save(path: string, machine: Machine): void {
+  const temporary = `${path}.${process.pid}.tmp`;
+  try {
+    writeFileSync(temporary, zstdCompressSync(takeSnapshot(machine)));
+    renameSync(temporary, path);
+  } catch (error) {
+    rmSync(temporary, { force: true });
+    throw new UserError(`cannot write the snapshot to ${path} (${(error as NodeJS.ErrnoException).code ?? 'error'}): give another file with --snapshot`);
+  }
 }
 
 async function defaultInitramfs(options: BootOptions, source: PackageSource, modules: Parameters<typeof buildInitramfs>[0]['modules']): Promise<Uint8Array> {
@@ -233,6 +278,7 @@ function statusOf(
     case 'idle':
     case 'crash':
     case 'stuck':
+    case 'debug':
       return STATUS.guestDied;
   }
 }
@@ -286,4 +332,3 @@ function writeReport(options: BootOptions, machine: Machine, kernel: { name: str
       throw new UserError(`cannot write the report to ${options.json as string} (${(error as NodeJS.ErrnoException).code ?? 'error'}): give another file with --json`);
     }
 }
-void readFileSync;

@@ -37,6 +37,8 @@ export class Blocks {
   #next: number;
   /** Blocks by frame (host address >> 12). */
   #byFrame = new Map<number, Block[]>();
+  /** Addresses (rip) at which a debugger wants to stop: set by `setBreakpoints`. */
+  #breakpoints: ReadonlySet<bigint> = new Set();
   /** Counters for inspection. */
   decoded = 0;
   dropped = 0;
@@ -143,6 +145,15 @@ export class Blocks {
     let ended = false;
     const max = single ? 1 : MAX_BLOCK;
     while (count < max && at < pageEnd) {
+      if (this.#breakpoints.size > 0 && this.#isBreakpoint(mode, ripLow, ripHigh, offset)) {
+        if (count > 0) break;
+        this.#clear(record);
+        this.#u16[record >> 1] = CASE.stop;
+        this.#u32[(record + REC.next) >> 2] = ripLow;
+        this.#u32[(record + REC.next + 4) >> 2] = ripHigh;
+        this.#next = record + REC.size;
+        return { record: start, host, length: 1, secondHost: 0, mode: modeWord, ripLow, ripHigh, stale: false };
+      }
       let result = decode(this.#table, mode, this.#u8, at, pageEnd - at, insn);
       if (result === 'more') {
         if (count > 0) break;
@@ -341,17 +352,19 @@ export class Blocks {
     this.observePage((host & ~0xfff) >>> 0);
   }
 
-  /** Makes every write translation of the frame at `host` take the slow path. */
-  observePage(host: number): void {
+  /** Makes every write translation (and read translation) of the frame at `host` take the slow path. */
+  observePage(host: number, reads = false): void {
     const { tlbBase, vcpus, contexts } = this.#plan;
     const u32 = this.#u32;
     for (let context = 0; context < vcpus * contexts; context++) {
       const area = tlbBase + context * TLB.areaBytes;
       for (let entry = area; entry < area + 3 * TLB.arrayBytes; entry += 32) {
         const w = entry >> 2;
-        const low = u32[w + (TLB.write >> 2)] as number;
-        if (low === -1 || (low & 0xfff) !== 0) continue;
-        if (((u32[w + (TLB.addend >> 2)] as number) + low) >>> 0 === host) u32[w + (TLB.write >> 2)] = low | 1;
+        for (const tag of reads ? [TLB.read, TLB.write] : [TLB.write]) {
+          const low = u32[w + (tag >> 2)] as number;
+          if (low === -1 || (low & 0xfff) !== 0) continue;
+          if (((u32[w + (TLB.addend >> 2)] as number) + low) >>> 0 === host) u32[w + (tag >> 2)] = low | 1;
+        }
       }
     }
   }
@@ -403,6 +416,31 @@ export class Blocks {
     const index = (ripLow ^ rotated ^ (mode << 3)) & (JUMP.entries - 1);
     const at = (this.#plan.jumpCache + (index << JUMP.shift)) >> 2;
     if (this.#u32[at + (JUMP.record >> 2)] === block.record) this.#u32.fill(-1, at, at + 8);
+  }
+
+  #isBreakpoint(mode: DecodeMode, ripLow: number, ripHigh: number, offset: number): boolean {
+    const [low, high] = this.#advance(mode, ripLow, ripHigh, offset);
+    return this.#breakpoints.has((BigInt(high >>> 0) << 32n) | BigInt(low >>> 0));
+  }
+
+  /** Where run() shall stop with RUN.breakpoint. Only between runs. */
+  setBreakpoints(addresses: ReadonlySet<bigint>): void {
+    this.#breakpoints = addresses;
+    this.flush();
+  }
+
+  /** Makes the block whose record is running end after that record. */
+  leaveAfter(record: number): void {
+    for (const blocks of this.#byFrame.values()) {
+      for (const block of blocks) {
+        if (block.stale || record < block.record || record >= block.record + (MAX_BLOCK + 2) * REC.size) continue;
+        const after = this.#u32[(block.record + REC.after) >> 2] as number;
+        if (record <= block.record + after * REC.size) {
+          this.codeChanged(block.host, 1);
+          return;
+        }
+      }
+    }
   }
 
   /** Drops everything. Only between runs: records that are still running would be overwritten. */

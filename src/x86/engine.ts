@@ -4,7 +4,7 @@ import { buildOpcodeTable, parseEncoding, type Entry } from './encoding.ts';
 import type { Def, Feature } from './defs/def.ts';
 import { deviceNotAvailable, tooLong, undefinedOpcode } from './defs/pseudo.ts';
 import { buildInterpreter } from './interpreter.ts';
-import { CPU, ENGINE, RUN, TLB } from './layout.ts';
+import { CPU, ENGINE, PAGEFLAG, PENDING, RUN, SPECIAL, TLB } from './layout.ts';
 import type { MemoryPlan } from './memory-plan.ts';
 import type { Routine } from './runtime/library.ts';
 
@@ -31,7 +31,10 @@ interface Exports {
 }
 
 /** What ended Engine.run: see RUN in layout.ts. `decode` is handled inside. */
-export type RunReason = typeof RUN.budget | typeof RUN.exit | typeof RUN.interrupt;
+export type RunReason = typeof RUN.budget | typeof RUN.exit | typeof RUN.interrupt | typeof RUN.breakpoint;
+
+/** An access to a watched range, told while it happens. */
+export type WatchListener = (hit: { readonly cpu: number; readonly host: number; readonly bytes: number; readonly write: boolean; readonly watch: number }) => void;
 
 export class Engine {
   readonly memory: WebAssembly.Memory;
@@ -42,6 +45,9 @@ export class Engine {
   readonly blocks: Blocks;
   readonly code: { readonly sizes: readonly { name: string; size: number }[]; readonly hotCases: number };
   readonly #exports: Exports;
+  #watches: readonly { readonly host: number; readonly length: number; readonly read: boolean; readonly write: boolean }[] = [];
+  /** Called for each hit of a watch. */
+  onWatch: WatchListener = () => undefined;
 
   constructor(parts: EngineParts) {
     const { plan } = parts;
@@ -67,6 +73,7 @@ export class Engine {
         memory: this.memory,
         handlers,
         fault: new WebAssembly.Tag({ parameters: [] }),
+        watch_hit: (cpu: number, host: number, bytes: number, write: number) => this.#watchHit(cpu, host >>> 0, bytes, write !== 0),
         code_changed: (host: number, length: number) => this.blocks.codeChanged(host, length),
       },
     });
@@ -94,6 +101,37 @@ export class Engine {
         this.tlbFlush(cpu);
       }
     }
+  }
+
+  /** Replaces the watched ranges (host addresses). Watching changes nothing that a guest or a clock could see. */
+  setWatches(watches: readonly { readonly host: number; readonly length: number; readonly read: boolean; readonly write: boolean }[]): void {
+    const { pageFlags, frames } = this.plan;
+    const mark = (host: number, length: number, on: boolean): void => {
+      for (let page = host >>> 12; page <= (host + length - 1) >>> 12; page++) {
+        const at = pageFlags + (page - (frames >>> 12));
+        const bits = PAGEFLAG.watchRead | PAGEFLAG.watchWrite;
+        this.u8[at] = on ? (this.u8[at] as number) | bits : (this.u8[at] as number) & ~bits;
+        if (on) this.blocks.observePage((page << 12) >>> 0, true);
+      }
+    };
+    for (const { host, length } of this.#watches) mark(host, length, false);
+    this.#watches = watches;
+    for (const { host, length } of watches) mark(host, length, true);
+  }
+
+  #watchHit(cpu: number, host: number, bytes: number, write: boolean): void {
+    for (const [watch, range] of this.#watches.entries()) {
+      if (host >= range.host + range.length || host + bytes <= range.host) continue;
+      if (write ? range.write : range.read) this.onWatch({ cpu, host, bytes, write, watch });
+    }
+  }
+
+  /** From a watch: run() returns RUN.interrupt at the next instruction boundary. */
+  stopAfterInstruction(cpu: number): void {
+    const { view } = this;
+    view.setUint32(cpu + CPU.pending, view.getUint32(cpu + CPU.pending, true) | PENDING.attention, true);
+    view.setUint32(cpu + CPU.special, view.getUint32(cpu + CPU.special, true) | SPECIAL.pending, true);
+    this.blocks.leaveAfter(view.getUint32(cpu + CPU.record, true));
   }
 
   /** Base address of the CPU structure of (vCPU, context). */

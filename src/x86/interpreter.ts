@@ -61,10 +61,11 @@ function variantName({ entry, size, mem, rep }: Variant): string {
 export function buildInterpreter({ table, routines, pages }: InterpreterParts): InterpreterCode {
   const module = new ModuleBuilder(pages);
   const codeChanged = module.importFunction('env', 'code_changed', ['i32', 'i32'], []);
+  const watchHit = module.importFunction('env', 'watch_hit', ['i32', 'i32', 'i32', 'i32'], []);
   const tag = module.importTag('env', 'fault');
   const { lib, define } = declareRoutines(
     module,
-    [...raiseRoutines(tag), ...memoryRoutines(codeChanged), ...pagingRoutines, ...flagRoutines, ...controlRoutines, ...guardedRoutines(tag), ...routines],
+    [...raiseRoutines(tag), ...memoryRoutines(codeChanged, watchHit), ...pagingRoutines, ...flagRoutines, ...controlRoutines, ...guardedRoutines(tag), ...routines],
     new Map(),
   );
   define();
@@ -295,6 +296,13 @@ function writeRun(f: FunctionBuilder, lib: Library, tag: TagRef, handlerType: nu
               f.store('64', cpu, f.load('64', ip.get, REC.next).sub(f.load('8u', ip.get, REC.length, 'i64')), CPU.rip);
               f.if(slot.get, () => f.if(f.load('32', slot.get).ne(ip.get), () => slot.set(0)));
               f.br(dispatch);
+            };
+            // A breakpoint: nothing of the instruction happens.
+            cases[CASE.stop] = () => {
+              budget.set(budget.get.add(1));
+              f.store('64', cpu, f.load('64', ip.get, REC.next), CPU.rip);
+              f.if(single.get, () => f.call(lib('unstep'), cpu));
+              leave(RUN.breakpoint);
             };
             for (const variant of hot) {
               cases.push(() => {

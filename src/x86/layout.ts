@@ -338,6 +338,8 @@ export const RUN = {
   exit: 2,
   /** CPU.pending can be taken now. */
   interrupt: 3,
+  /** A debugger's breakpoint: rip is at it. */
+  breakpoint: 4,
 } as const;
 
 /** Bits of `CPU.mode`: what the decoding of a block depends on. */
@@ -347,7 +349,7 @@ export const MODE = { code16: 0, code32: 1, code64: 2, codeMask: 3, real: 4, em:
 export const JUMP = { entries: 32768, rip: 0, host: 8, mode: 12, record: 16, second: 20, shift: 5 } as const;
 
 /** Cases of the interpreter's switch before the hot ones. */
-export const CASE = { cold: 0, coldJump: 1, coldSync: 2, end: 3, stale: 4, hot: 5 } as const;
+export const CASE = { cold: 0, coldJump: 1, coldSync: 2, end: 3, stale: 4, stop: 5, hot: 6 } as const;
 
 /** Bits of `CPU.pending`. */
 export const PENDING = {

@@ -88,10 +88,10 @@ export function raiseRoutines(tag: TagRef): readonly Routine[] {
 }
 
 /**
- * `code_changed` is the one call out: (host address, length) of a store that hit decoded code; the outside drops what
- * was decoded from it.
+ * `code_changed` and `watch_hit` are the calls out: the first (host address, length) of a store that hit decoded code; the outside drops what
+ * was decoded from it. `watch_hit` (cpu, host address, length, write) tells of an access to a watched page.
  */
-export function memoryRoutines(codeChanged: FunctionRef): readonly Routine[] {
+export function memoryRoutines(codeChanged: FunctionRef, watchHit: FunctionRef): readonly Routine[] {
   const list: Routine[] = [];
 
   /** Called before a store of `bytes` at host address `host`: drops decoded code that it changes. */
@@ -304,11 +304,13 @@ export function memoryRoutines(codeChanged: FunctionRef): readonly Routine[] {
 
   /** Data breakpoints (DR0-DR3) and watchpoints; called on slow accesses to memory. */
   list.push(
-    routine('observe', ['i32', 'i64', 'i32', 'i32', 'i32'], [], (f) => {
+    routine('observe', ['i32', 'i64', 'i32', 'i32', 'i32'], [], (f, lib) => {
       const cpu = f.p(0);
       const va = f.p(1);
       const bytes = f.p(3);
       const write = f.p(4);
+      const watched = f.let(f.callValue(lib('page_flags'), cpu, f.p(2)).and(PAGEFLAG.watchRead | PAGEFLAG.watchWrite));
+      f.if(watched, () => f.call(watchHit, cpu, f.p(2), bytes, write));
       const dr7 = f.let(f.load('32', cpu, CPU.dr + 5 * 8));
       f.if(dr7.and(0xff).eqz(), () => f.return());
       for (let n = 0; n < 4; n++) {
