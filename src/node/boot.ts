@@ -16,6 +16,7 @@ import { Apt } from './apt.ts';
 import { Cache } from './cache.ts';
 import { STATUS, UserError } from './errors.ts';
 import { EventLog } from './event-log.ts';
+import { GdbServer } from './gdb/server.ts';
 import { buildInitramfs, busyboxFromDeb } from './initramfs.ts';
 import { packageBytes, readUserFile, resolveKernel, type PackageSource } from './kernel.ts';
 import { interactive, lastWords, RunSession } from './sessions.ts';
@@ -83,6 +84,11 @@ export async function boot(options: BootOptions): Promise<number> {
   const started = performance.now();
   const tty = !isRun && process.stdin.isTTY === true;
   const terminal = tty ? interactive(machine) : undefined;
+  const gdb = options.gdb === undefined ? undefined : new GdbServer(machine, options.gdbWait);
+  if (gdb !== undefined) {
+    await gdb.listen(options.gdb as number);
+    say(`gdb: target remote localhost:${options.gdb as number}`);
+  }
   let reason: StopReason;
   let timedOut = false;
   let interrupted: number | undefined;
@@ -96,7 +102,9 @@ export async function boot(options: BootOptions): Promise<number> {
       const left = options.limit - machine.instructions;
       const idleTo = paced ? (performance.now() - started) * 1e6 : Infinity;
       const untilHash = options.hashEvery > 0 ? nextHash - machine.instructions : Infinity;
-      reason = machine.run(Math.max(1, Math.min(SLICE, left, untilHash)), idleTo);
+      await gdb?.ready();
+      if (gdb?.killed === true) return STATUS.ok;
+      reason = (gdb ?? machine).run(Math.max(1, Math.min(SLICE, left, untilHash)), idleTo);
       if (options.hashEvery > 0 && machine.instructions >= nextHash) {
         process.stderr.write(`hash ${machine.instructions} ${stateHash(machine)}\n`);
         nextHash += options.hashEvery;
@@ -124,6 +132,7 @@ export async function boot(options: BootOptions): Promise<number> {
     terminal?.restore();
     session?.close();
     events?.close();
+    gdb?.close();
     if (consoleFile !== undefined) closeSync(consoleFile);
   }
   const status = statusOf(reason, { timedOut, interrupted, left: terminal?.left === true, ...(session?.status === undefined ? {} : { run: session.status }), isRun });

@@ -130,7 +130,9 @@ function program(): Command {
   cache
     .command('clear')
     .addOption(cacheDir())
-    .action((options: { cacheDir: string }) => process.stdout.write(`${new Cache(options.cacheDir).clear()} files removed\n`) && undefined);
+    .action((options: { cacheDir: string }) => {
+      process.stdout.write(`${new Cache(options.cacheDir).clear()} files removed\n`);
+    });
   return root;
 }
 

@@ -48,6 +48,6 @@ test('noise on the line does not stop the receiver', () => {
 });
 
 test('inputFrame names its length', () => {
-  expect(inputFrame(new Uint8Array([1, 2])).toString('latin1')).toBe('2\n\u0001\u0002');
-  expect(inputFrame(new Uint8Array(0)).toString('latin1')).toBe('0\n');
+  expect(Buffer.from(inputFrame(new Uint8Array([1, 2]))).toString('latin1')).toBe('2\n\u0001\u0002');
+  expect(Buffer.from(inputFrame(new Uint8Array(0))).toString('latin1')).toBe('0\n');
 });
