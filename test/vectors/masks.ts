@@ -263,7 +263,8 @@ export const RULES: readonly Rule[] = [
   },
   {
     mnemonics: ['fsin', 'fcos', 'fsincos', 'fptan'],
-    reason: 'C0, C3 undefined; the result is approximate, and with it C1 (rounded up)',
+    reason:
+      'C0, C3 undefined; the result is approximate (after reduction by a 66-bit pi), and with it C1 (rounded up)',
     apply: ({ mask }) => {
       mask.fsw |= C0 | C3 | C1;
       mask.approximate = true;
