@@ -200,7 +200,9 @@ function counts(): void {
       const { mnemonic } = splitForm(form);
       const list = byMnemonic.get(mnemonic) ?? [];
       byMnemonic.set(mnemonic, list);
-      list.push(`${form.replace(mnemonic, '').replace(/ +/g, ' ').trim() || 'plain'} ${n}${faults > 0 ? ` (${faults})` : ''}`);
+      list.push(
+        `${form.replace(mnemonic, '').replace(/ +/g, ' ').trim() || 'plain'} ${n}${faults > 0 ? ` (${faults})` : ''}`,
+      );
     }
     for (const [mnemonic, list] of byMnemonic)
       console.log(`- ${mnemonic === '*' ? 'all' : mnemonic}: ${list.join('; ')}`);
