@@ -41,6 +41,9 @@ type Message =
 /** Cases before memory is measured: enough for every lazily made table and for the host's compiler to settle. */
 const WARM_UP = 2000;
 
+/** An image that starts soundly needs this much more than a string of bytes to get through its preparations. */
+const IMAGE_BUDGET = 50;
+
 async function work(job: Job): Promise<void> {
   const module = (await import(job.target)) as { createFuzzTarget: () => FuzzTarget };
   const target = module.createFuzzTarget();
@@ -55,7 +58,7 @@ async function work(job: Job): Promise<void> {
       try {
         const outcome =
           kind === 'image'
-            ? target.runImage(mutatedImage(job.seed, base, index), job.budget)
+            ? target.runImage(mutatedImage(job.seed, base, index), job.budget * IMAGE_BUDGET)
             : target.runCode(codeCase(job.seed, kind, index), job.budget);
         if (!OUTCOMES.includes(outcome))
           send({ kind: 'failure', of: kind, index, text: `outcome ${String(outcome)}` });

@@ -58,10 +58,15 @@ function readJson<T>(file: string, architecture: Architecture): T {
   }
 }
 
+/** The models that stand for the configuration's vendors. */
+const MODELS = { amd: 'EPYC-Milan', intel: 'SapphireRapids' } as const;
+/** Of the features that the configuration takes away: those that the test board can hide. The others are not offered. */
+const HIDABLE = new Set(['x2apic', 'tsc-deadline', 'invpcid', 'rdtscp', 'pku']);
+
 function vitrineArguments(test: UnitTest, image: string): string[] {
   const args = ['boot', '--board', 'test', '--kernel', image, '--cpus', String(test.cpus)];
-  args.push('--memory', `${String(test.memoryMiB)}M`, '--cpu-model', test.vendor);
-  if (test.without.length > 0) args.push('--cpu-without', test.without.join(','));
+  args.push('--memory', `${String(test.memoryMiB)}M`, '--cpu-model', MODELS[test.vendor]);
+  for (const feature of test.without) if (HIDABLE.has(feature)) args.push('--without', feature);
   if (test.args !== '') args.push('--append', test.args);
   if (options.engine !== undefined) args.push('--engine', options.engine);
   return args;
