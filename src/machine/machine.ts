@@ -215,7 +215,8 @@ export class Machine {
     const waiting = view.getUint32(cpu + CPU.answers, true) !== 0;
     const kind = waiting ? 'none' : platform.interrupt(vp);
     view.setUint32(cpu + CPU.pending, kind === 'none' ? 0 : kind === 'nmi' ? PENDING.nmi : PENDING.interrupt, true);
-    const reason = engine.run(cpu, Math.max(1, Math.floor(instructions)), this.#now);
+    // A restarted instruction runs by itself: what it did may have raised an interrupt.
+    const reason = engine.run(cpu, waiting ? 1 : Math.max(1, Math.floor(instructions)), this.#now);
     const ran = engine.executed(cpu);
     this.#now += ran;
     this.#instructions += ran;

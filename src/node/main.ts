@@ -2,6 +2,7 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { Cache, defaultCacheDir } from './cache.ts';
 import { Apt } from './apt.ts';
+import { bootBoard } from './board.ts';
 import { boot, type BootOptions } from './boot.ts';
 import { ExitStatus, STATUS, UserError } from './errors.ts';
 import { defaultKernelPackage, packageBytes, type PackageSource } from './kernel.ts';
@@ -59,6 +60,9 @@ function program(): Command {
     .command('boot')
     .description('boot a kernel in a VM')
     .argument('[configuration]', CONFIGURATIONS.join(', '), 'plain')
+    .option('--board <name>', 'test: the bare board for processor tests instead of a Hyper-V VM')
+    .option('--bios <file>', 'with --board test: a BIOS image at the reset vector')
+    .option('--without <feature>', 'with --board test: take a CPU feature away (may be repeated)', collect, [])
     .option('--kernel <file>', 'bzImage, vmlinux or a kernel .deb')
     .option('--kernel-package <name>', 'Debian package to take the kernel from')
     .option('--modules <dir>', 'folder with the kernel modules for the default initramfs')
@@ -86,7 +90,11 @@ function program(): Command {
     .option('--json <file>', 'write a report (- for standard output)')
     .option('--offline', 'use the cache only', false)
     .addOption(cacheDir())
-    .action(async (configuration: string, options: Omit<BootOptions, 'configuration' | 'hyperv'> & { hyperv: string }) => {
+    .action(async (configuration: string, options: Omit<BootOptions, 'configuration' | 'hyperv'> & { hyperv: string; board?: string; bios?: string; without: string[] }) => {
+      if (options.board !== undefined) {
+        if (options.board !== 'test') throw new UserError(`there is no board '${options.board}': give --board test`);
+        throw new ExitStatus(await bootBoard(options));
+      }
       if (!CONFIGURATIONS.includes(configuration)) throw new UserError(`there is no configuration '${configuration}': give one of ${CONFIGURATIONS.join(', ')}`);
       if (configuration !== 'plain') throw new UserError(`configuration '${configuration}' is not built yet: boot 'plain'`);
       if (!['on', 'off'].includes(options.hyperv)) throw new UserError(`--hyperv ${options.hyperv} is neither on nor off: give one of them`);

@@ -192,7 +192,7 @@ export function decode(table: OpcodeTable, mode: DecodeMode, bytes: Uint8Array, 
     if (p >= stop) return short;
     modrm = bytes[p] as number;
   }
-  const mod = modrm >> 6;
+  const mod = (list[0] as Entry).anyMod ? 3 : modrm >> 6;
   const memory = hasModrm && mod !== 3;
   const prefix = vex
     ? (['np', '66', 'f3', 'f2'] as const)[vexPrefix]
@@ -205,14 +205,16 @@ export function decode(table: OpcodeTable, mode: DecodeMode, bytes: Uint8Array, 
           : 'np';
   let entry: Entry | undefined;
   for (const candidate of list) {
-    if (candidate.prefix !== 'any' && candidate.prefix !== prefix) continue;
+    if (candidate.prefix === 'norep') {
+      if (insn.rep !== 0) continue;
+    } else if (candidate.prefix !== 'any' && candidate.prefix !== prefix) continue;
     if (candidate.reg !== undefined && candidate.reg !== ((modrm >> 3) & 7)) continue;
     if (candidate.exact !== undefined && candidate.exact !== modrm) continue;
     if (candidate.form === 'mem' && !memory) continue;
     if (candidate.form === 'reg' && memory) continue;
     if (long ? candidate.no64 : candidate.only64) continue;
     // 90 is NOP, not XCHG of rAX with itself (which would clear the upper half); with REX.B it exchanges R8.
-    if (candidate.plus && byte === 0x90 && map === 0 && (insn.rex & 1) === 0) continue;
+    if (byte === 0x90 && map === 0 && candidate.plus !== ((insn.rex & 1) === 1)) continue;
     if (candidate.vex) {
       if (candidate.vex.l !== 'any' && candidate.vex.l !== insn.vexL) continue;
       if (candidate.vex.w !== 'any' && candidate.vex.w !== vexW) continue;

@@ -48,7 +48,7 @@ export interface OperandSpec {
 export interface Entry {
   readonly def: Def;
   readonly text: string;
-  readonly prefix: 'any' | 'np' | '66' | 'f3' | 'f2';
+  readonly prefix: 'any' | 'norep' | 'np' | '66' | 'f3' | 'f2';
   /** 0: one byte, 1: 0F, 2: 0F38, 3: 0F3A. */
   readonly map: number;
   readonly opcode: number;
@@ -65,6 +65,8 @@ export interface Entry {
   readonly no64: boolean;
   readonly lock: boolean;
   readonly rep: boolean;
+  /** modrm.mod is ignored: always the register form (MOV to and from control and debug registers). */
+  readonly anyMod: boolean;
   readonly operands: readonly OperandSpec[];
   /** Operand sizes for which variants exist. */
   readonly sizes: readonly Size[];
@@ -146,6 +148,7 @@ export function parseEncoding(def: Def, text: string): Entry {
         prefix = p === 'NP' ? 'np' : p === '66' ? '66' : p === 'F3' ? 'f3' : 'f2';
         map = m === '0F' ? 1 : m === '0F38' ? 2 : 3;
       } else if (token === 'NP') prefix = 'np';
+      else if (token === 'NR') prefix = 'norep';
       else if (token === '66' && at === 0 && tokens.length > 2) prefix = '66';
       else if (token === 'F3' && at === 0 && tokens.length > 1 && /^0F|^[0-9A-F]{2}\+?$/.test(tokens[1] as string)) prefix = 'f3';
       else if (token === 'F2' && at === 0 && tokens.length > 1 && /^0F|^[0-9A-F]{2}\+?$/.test(tokens[1] as string)) prefix = 'f2';
@@ -160,7 +163,7 @@ export function parseEncoding(def: Def, text: string): Entry {
       modrm = true;
       exact = parseInt(token.slice(1), 16);
       form = 'reg';
-    } else if (['d64', 'f64', 'o64', 'i64', 'nolong', 'v', 'rep', 'lock'].includes(token)) modifiers.add(token);
+    } else if (['d64', 'f64', 'o64', 'i64', 'nolong', 'v', 'rep', 'lock', 'anymod'].includes(token)) modifiers.add(token);
     else if (token === '-') operands = [];
     else operands = token.split(',').map(parseOperand);
   }
@@ -192,6 +195,7 @@ export function parseEncoding(def: Def, text: string): Entry {
     no64: modifiers.has('i64') || modifiers.has('nolong'),
     lock: modifiers.has('lock'),
     rep: modifiers.has('rep'),
+    anyMod: modifiers.has('anymod'),
     operands,
     sizes,
     handlers: [],
@@ -229,7 +233,7 @@ export interface OpcodeTable {
   readonly entries: readonly Entry[];
 }
 
-const SPECIFICITY = { f3: 0, f2: 0, '66': 1, np: 2, any: 3 } as const;
+const SPECIFICITY = { f3: 0, f2: 0, '66': 1, np: 2, norep: 2, any: 3 } as const;
 
 export function buildOpcodeTable(defs: readonly Def[]): OpcodeTable {
   const entries = defs.flatMap((def) => def.enc.map((text) => parseEncoding(def, text)));

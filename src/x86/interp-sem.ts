@@ -308,10 +308,19 @@ export class InterpSem extends Sem {
   jump(target: Val): void {
     if (this.#hot) {
       const direct = this.#entry.operands[0]?.kind === 'J';
-      this.#hot.jump(this.f.let(target), direct ? REC.taken : null);
+      const to = this.f.let(target);
+      if (!direct) this.checkTarget(to);
+      this.#hot.jump(to, direct ? REC.taken : null);
       return;
     }
     this.f.call(this.lib('near_jump'), this.cpu, target, i32(this.size));
+  }
+  checkTarget(target: Val): void {
+    const { f, cpu } = this;
+    const check = (): void => f.call(this.lib('check_target'), cpu, target, i32(this.size));
+    // 48-bit canonical addresses need no look at the paging mode.
+    if (this.#hot) f.if(target.shl(16).shrS(16).ne(target), check);
+    else check();
   }
   jumpIf(condition: Val, target: Val): void {
     if (this.#hot) {

@@ -139,6 +139,8 @@ export abstract class Sem {
   // Control flow: definitions with ends: 'jump'.
   /** Near jump to `target` (i64; cut to the operand size, checked against the limit or canonical form). */
   abstract jump(target: Val): void;
+  /** #GP(0) when a near jump to `target` would fault: before an instruction that also changes the stack. */
+  abstract checkTarget(target: Val): void;
   /** Conditional near jump, else the next instruction. */
   abstract jumpIf(condition: Val, target: Val): void;
   /** Ticks (instructions of the whole machine) as of this instruction: i64. */

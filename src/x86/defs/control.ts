@@ -1,7 +1,7 @@
 /** Near jumps, calls, returns, loops. */
-import { CPU, RCX, VEC } from '../layout.ts';
+import { RCX, VEC } from '../layout.ts';
 import type { Sem, Size } from '../sem.ts';
-import { i32, i64, type Val } from '../wasm/value.ts';
+import { i32, type Val } from '../wasm/value.ts';
 import type { Def } from './def.ts';
 
 const hex = (n: number): string => n.toString(16).toUpperCase().padStart(2, '0');
@@ -22,7 +22,7 @@ const pushed = (e: Sem): Val => (e.size === 8 ? e.nextRip() : e.f.let(e.trunc(e.
 
 /** Checks a return address before the stack changes, since a fault must leave it. */
 function call(e: Sem, target: Val): void {
-  e.call('check_target', e.cpu, target, i32(e.size));
+  e.checkTarget(target);
   e.push(e.size, pushed(e));
   e.jump(target);
 }
@@ -44,7 +44,7 @@ function loop(name: string, opcode: string, also: (e: Sem) => Val): Def {
       const count = countRegister(e);
       const left = e.callValue('cut_address', e.f.let(count.value.sub(1)), e.addressSize());
       const taken = e.f.let(left.ne(0).and(also(e)));
-      e.f.if(taken, () => e.call('check_target', e.cpu, e.get(0), i32(e.size)));
+      e.f.if(taken, () => e.checkTarget(e.get(0)));
       count.set(left);
       e.jumpIf(taken, e.get(0));
     },
@@ -73,7 +73,7 @@ export const controlDefs: readonly Def[] = [
       // A target that faults leaves rsp as it was.
       const after = e.gpr(4);
       e.setGpr(4, old);
-      e.call('check_target', e.cpu, target, i32(e.size));
+      e.checkTarget(target);
       const extra = hasImmediate(e) ? e.callValue('stack_pointer', e.cpu, f.let(after.add(e.get(0).zext()))) : after;
       e.setGpr(4, extra);
       e.jump(target);
@@ -99,5 +99,3 @@ function hasImmediate(e: Sem): boolean {
     return false;
   }
 }
-void CPU;
-void i64;

@@ -3,16 +3,17 @@
  *
  * `enc` holds encodings in the manuals' notation, one string each:
  *
- *   [NP|66|F3|F2] opcode [/r|/0../7][:m|:r] [=XX] [modifiers] operands
+ *   [NP|NR|66|F3|F2] opcode [/r|/0../7][:m|:r] [=XX] [modifiers] operands
  *
- * - Mandatory prefix first: NP (none of 66/F3/F2), 66, F3, F2. Absent: prefixes are not part of the opcode.
+ * - Mandatory prefix first: NP (none of 66/F3/F2), NR (no F3/F2; 66 is the operand size), 66, F3, F2. Absent: prefixes are not part of the opcode.
  * - Opcode in hex without spaces, with its escape bytes: `00`, `0FA2`, `0F3800`. `50+` takes a register in its low
  *   3 bits. VEX: `VEX.L0.66.0F38.W0 F7` (L: L0|L1|LIG; W: W0|W1|WIG).
  * - `/r` modrm with a register in reg; `/3` an opcode extension. `:m` memory only, `:r` register only.
  *   `=C1` the whole modrm byte.
  * - Modifiers: `d64` operand size 64 by default in 64-bit mode (no 32), `f64` forced to 64 there, `o64` only in 64-bit mode,
  *   `i64` invalid there, `v` a variant for each operand size although no operand shows it, `rep` variants for
- *   none/F3/F2, `lock` may take LOCK with a memory destination, `nolong`=i64.
+ *   none/F3/F2, `lock` may take LOCK with a memory destination, `anymod` modrm.mod is
+ *   ignored, `nolong`=i64.
  * - Operands, comma-separated, `-` for none. A trailing `!` is read and written, `=` is written only; else read.
  *     Eb Ew Ed Eq Ev Ey    modrm.rm general register or memory (v: 2/4/8 by operand size; y: 4/8; b w d q: fixed)
  *     Edw                  register of operand size, or 16-bit memory (MOV Sreg, SMSW...)

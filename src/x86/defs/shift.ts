@@ -364,13 +364,13 @@ export const shiftDefs: readonly Def[] = [
   {
     name: 'movbe',
     feature: 'movbe',
-    enc: ['0F38F0 /r:m Gv=,Ev'],
+    enc: ['NR 0F38F0 /r:m Gv=,Ev'],
     sem: (e) => e.set(0, swapBytes(e, e.get(1), e.size)),
   },
   {
     name: 'movbe',
     feature: 'movbe',
-    enc: ['0F38F1 /r:m Ev=,Gv'],
+    enc: ['NR 0F38F1 /r:m Ev=,Gv'],
     sem: (e) => e.set(0, swapBytes(e, e.get(1), e.size)),
   },
 ];

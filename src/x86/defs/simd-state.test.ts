@@ -130,6 +130,10 @@ describe('faults', () => {
       13, 13, 13, 13, 13,
     ]);
   });
+  test('a misaligned image at an address that is not canonical: #SS for FXSAVE by rbp, #GP for XSAVE', () => {
+    const far = (registers: Registers): void => void (registers.gpr[5] = 1n << 47n);
+    expect([at([0x0f, 0xae, 0x45, 1], 0, far), at([0x0f, 0xae, 0x65, 1], 0, far)]).toEqual([12, 13]);
+  });
   test('CR0.TS is #NM, no CR4.OSXSAVE is #UD', () => {
     cpu.cr0 |= 8;
     expect([at(FXSAVE, 0), at(XSAVE, 0), at(XRSTOR, 0)]).toEqual([7, 7, 7]);

@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { x86Routines } from '../all.ts';
+import { CPU } from '../layout.ts';
 import { DATA, freshRegisters, OneInstruction, type Registers } from '../one-instruction.ts';
 import { simdDefs } from '../simd.ts';
 
@@ -565,6 +566,13 @@ describe('moves and their faults', () => {
     expected[14] = 0x11;
     expected[15] = 0x00;
     expect(after.data.subarray(0, 16)).toEqual(expected);
+  });
+  test('maskmovdqu without a mask looks at its operand on AMD, not on Intel', () => {
+    const vector = (vendor: number): number => {
+      cpu.view.setUint32(cpu.cpu + CPU.vendor, vendor, true);
+      return run([0x66, 0x0f, 0xf7, 0xc1], value, 0n, new Uint8Array(0), 2 ** 47).vector;
+    };
+    expect([vector(1), vector(0)]).toEqual([-1, 13]);
   });
   test('emms empties the registers; an MMX instruction first raises a pending x87 exception', () => {
     const registers = state(0n, 0n);

@@ -140,9 +140,10 @@ function inOut(): readonly Def[] {
     ...string('ins', 0x6c, (e, wide) => {
       const bytes = width(e, wide);
       const p = pointers(e);
+      // The port's privilege is checked also when nothing is transferred.
+      const port = e.gpr(RDX, 2);
+      e.call('check_port', e.cpu, port, i32(bytes));
       repeat(e, () => {
-        const port = e.gpr(RDX, 2);
-        e.call('check_port', e.cpu, port, i32(bytes));
         const to = destinationAddress(e, p, bytes, true);
         e.call('probe_write', e.cpu, to, i32(bytes));
         const answer = e.ask(EXIT.io, port.zext(), i64(bytes | 0x200 | (e.rep === 'none' ? 0 : 0x400)), i64(0));
@@ -154,9 +155,9 @@ function inOut(): readonly Def[] {
     ...string('outs', 0x6e, (e, wide) => {
       const bytes = width(e, wide);
       const p = pointers(e);
+      const port = e.gpr(RDX, 2);
+      e.call('check_port', e.cpu, port, i32(bytes));
       repeat(e, () => {
-        const port = e.gpr(RDX, 2);
-        e.call('check_port', e.cpu, port, i32(bytes));
         const value = e.load(sourceAddress(e, p, bytes), bytes);
         e.ask(EXIT.io, port.zext(), i64(bytes | 0x300 | (e.rep === 'none' ? 0 : 0x400)), value.zext());
         p.advance(RSI, bytes);

@@ -357,10 +357,11 @@ export const systemDefs: readonly Def[] = [
   // Control and debug registers, MSRs.
   {
     name: 'mov',
-    enc: ['0F20 /r:r lock v Rv=,Cy'].map((t) => t.replace(' lock', '')),
+    enc: ['0F20 /r:r anymod v Rv=,Cy'],
     sem: (e) => {
       const { f } = e;
       const n = e.registerNumber(1);
+      requireControlRegister(e, n);
       cpl0(e);
       const value = f.local('i64', 0);
       f.switch(
@@ -375,11 +376,12 @@ export const systemDefs: readonly Def[] = [
   },
   {
     name: 'mov',
-    enc: ['0F22 /r:r v Cy=,Rv'],
+    enc: ['0F22 /r:r anymod v Cy=,Rv'],
     ends: 'sync',
     sem: (e) => {
       const { f } = e;
       const n = e.registerNumber(0);
+      requireControlRegister(e, n);
       cpl0(e);
       const value = readWide(e, 1);
       f.switch(
@@ -404,12 +406,12 @@ export const systemDefs: readonly Def[] = [
   },
   {
     name: 'mov',
-    enc: ['0F21 /r:r v Rv=,Dy'],
+    enc: ['0F21 /r:r anymod v Rv=,Dy'],
     sem: (e) => writeWide(e, e.callValue('read_dr', e.cpu, e.registerNumber(1))),
   },
   {
     name: 'mov',
-    enc: ['0F23 /r:r v Dy=,Rv'],
+    enc: ['0F23 /r:r anymod v Dy=,Rv'],
     ends: 'sync',
     sem: (e) => e.call('write_dr', e.cpu, e.registerNumber(0), readWide(e, 1)),
   },
@@ -588,10 +590,15 @@ export const systemDefs: readonly Def[] = [
       e.call('tlb_flush', e.cpu);
     },
   },
-  { name: 'rdrand', feature: 'rdrand', enc: ['0FC7 /6:r Rv='], sem: random },
-  { name: 'rdseed', feature: 'rdseed', enc: ['0FC7 /7:r Rv='], sem: random },
+  { name: 'rdrand', feature: 'rdrand', enc: ['NR 0FC7 /6:r Rv='], sem: random },
+  { name: 'rdseed', feature: 'rdseed', enc: ['NR 0FC7 /7:r Rv='], sem: random },
   { name: 'serialize', feature: 'serialize', enc: ['NP 0F01 =E8 -'], ends: 'sync', sem: () => undefined },
 ];
+
+/** CR0, CR2, CR3, CR4, CR8 exist; another number is #UD at every privilege. */
+function requireControlRegister(e: Sem, n: Val): void {
+  e.raiseIf(n.gtU(8).or(i32(0x11d).shrU(n).and(1).eqz()), VEC.UD);
+}
 
 function setAc(e: Sem, on: boolean): void {
   e.raiseIf(e.field32(CPU.cpl).bool(), VEC.UD);

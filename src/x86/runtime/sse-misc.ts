@@ -39,10 +39,16 @@ const stateRoutines: readonly Routine[] = [
           f.callValue(lib('segment_linear'), cpu, f.load('8u', record, REC.segment), offset, f.p(4), i32(1)),
         ),
     );
-    f.if(bits.eqz(), () => f.return());
-    // All that will be written may be, before the first byte is.
-    const first = f.let(bits.ctz());
-    f.call(lib('probe_write'), cpu, base.get.add(first.zext()), i32(32).sub(bits.clz()).sub(first));
+    // AMD wants all bytes of the operand to be writable (measured), Intel those whose mask bit is set (SDM vol. 2).
+    f.if(
+      f.load('32', cpu, CPU.vendor),
+      () => {
+        f.if(bits.eqz(), () => f.return());
+        const first = f.let(bits.ctz());
+        f.call(lib('probe_write'), cpu, base.get.add(first.zext()), i32(32).sub(bits.clz()).sub(first));
+      },
+      () => f.call(lib('probe_write'), cpu, base.get, f.p(4)),
+    );
     for (let k = 0; k < 16; k++) {
       f.if(bits.and(1 << k), () =>
         f.call(lib('st8'), cpu, base.get.add(k), f.p(2).lane(SIMD.i8x16ExtractU, k, 'i32')),

@@ -17,7 +17,7 @@ const KEPT_MSRS: readonly number[] = [
   0x17a, 0x17b, 0x1d9, 0xc0010015, 0xc0010010, 0xc0011029, 0xc0011022, 0xc001001f, 0xc001102a, 0xc0011020, 0xc0011023,
 ];
 
-/** MCi_CTL, STATUS, ADDR, MISC of two banks: CTL takes all zeros or all ones, the others only zeros. */
+/** MCi_CTL, STATUS, ADDR, MISC of two banks: CTL takes all zeros or all ones, STATUS only zeros. */
 const MACHINE_CHECK_MSRS: readonly number[] = Array.from({ length: 8 }, (_, i) => 0x400 + i);
 
 /** MSRs with a fixed value that ignore or refuse writes. */
@@ -52,7 +52,7 @@ const MSRS: readonly (readonly [number, number, Rule])[] = [
   [0xda0, CPU.xss, 'read-only'],
   ...[0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f].map((n, i): [number, number, Rule] => [n, CPU.mtrrFixed + i * 8, 'any']),
   ...KEPT_MSRS.map((n, i): [number, number, Rule] => [n, CPU.keptMsr + i * 8, 'any']),
-  ...MACHINE_CHECK_MSRS.map((n, i): [number, number, Rule] => [n, CPU.keptMsr + (KEPT_MSRS.length + i) * 8, i % 4 === 0 ? 'mc-control' : 'mc-value']),
+  ...MACHINE_CHECK_MSRS.map((n, i): [number, number, Rule] => [n, CPU.keptMsr + (KEPT_MSRS.length + i) * 8, i % 4 === 0 ? 'mc-control' : i % 4 === 1 ? 'mc-value' : 'any']),
   ...CONSTANT_MSRS.map(([n]): [number, number, Rule] => [n, 0, 'constant']),
   ...Array.from({ length: 16 }, (_, i): [number, number, Rule] => [0x200 + i, CPU.mtrrVariable + i * 8, 'any']),
 ];

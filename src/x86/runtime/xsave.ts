@@ -174,7 +174,16 @@ export const xsaveRoutines: readonly Routine[] = [
     f.if(f.callValue(lib('in_long_mode'), cpu), () => load(8));
   }),
 
-  /** Alignment, and FXSAVE's XMM registers: AMD's fast FXSAVE leaves them out at CPL 0 in 64-bit mode. */
+  /** FXSAVE and FXRSTOR look at a canonical address before its alignment (measured), unlike XSAVE and MOVAPS. */
+  routine('fx_align', ['i32', 'i64'], [], (f, lib) => {
+    const cpu = f.p(0);
+    f.if(f.p(1).wrap().and(15).eqz(), () => f.return());
+    f.if(f.callValue(lib('canonical'), cpu, f.p(1)).eqz(), () =>
+      f.call(lib('check_address'), cpu, f.p(1), i32(IMAGE.legacy)),
+    );
+    protect(f, lib, i32(1));
+  }),
+  /** FXSAVE's XMM registers: AMD's fast FXSAVE leaves them out at CPL 0 in 64-bit mode. */
   routine('fx_wants_xmm', ['i32'], ['i32'], (f, lib) => {
     const cpu = f.p(0);
     const fast = f
@@ -187,7 +196,7 @@ export const xsaveRoutines: readonly Routine[] = [
   }),
   routine('fxsave', ['i32', 'i64', 'i32'], [], (f, lib) => {
     const cpu = f.p(0);
-    protect(f, lib, f.p(1).wrap().and(15));
+    f.call(lib('fx_align'), cpu, f.p(1));
     f.call(lib('probe_image'), cpu, f.p(1), i32(IMAGE.legacy), i32(1));
     f.call(lib('fx_save_x87'), cpu, f.p(1), f.p(2));
     f.call(lib('fx_save_mxcsr'), cpu, f.p(1));
@@ -195,7 +204,7 @@ export const xsaveRoutines: readonly Routine[] = [
   }),
   routine('fxrstor', ['i32', 'i64', 'i32'], [], (f, lib) => {
     const cpu = f.p(0);
-    protect(f, lib, f.p(1).wrap().and(15));
+    f.call(lib('fx_align'), cpu, f.p(1));
     f.call(lib('probe_image'), cpu, f.p(1), i32(IMAGE.legacy), i32(0));
     const mxcsr = memory(f, lib).load32(IMAGE.mxcsr);
     protect(f, lib, mxcsr.and(~MXCSR_MASK));

@@ -1,0 +1,80 @@
+/** `vitrine boot --board test`: a multiboot program or a BIOS image on the bare test board. */
+import { basename } from 'node:path';
+import { bootTestBoard } from '../machine/test-board/boot.ts';
+import { boardIdleStatus } from '../machine/test-board/board.ts';
+import { sentence } from '../launch/outcome.ts';
+import { findCpuModel } from '../x86/cpuid.ts';
+import { STATUS, UserError } from './errors.ts';
+import { readUserFile } from './kernel.ts';
+
+export interface BoardOptions {
+  readonly kernel?: string;
+  readonly bios?: string;
+  readonly initrd?: string;
+  readonly append?: string;
+  readonly memory: number;
+  readonly cpus: number;
+  readonly cpuModel: string;
+  readonly without: readonly string[];
+  readonly seed: bigint;
+  readonly date: number;
+  readonly limit: number;
+  readonly timeout: number;
+}
+
+const SLICE = 5_000_000;
+
+/** Runs to the program's own exit status (port 0xF4), a halt that nothing ends, or a limit. COM1 goes to standard output. */
+export async function bootBoard(options: BoardOptions): Promise<number> {
+  const model = findCpuModel(options.cpuModel);
+  if (model === undefined) throw new UserError(`there is no processor model '${options.cpuModel}': give EPYC-Milan or SapphireRapids with --cpu-model`);
+  if ((options.kernel === undefined) === (options.bios === undefined)) throw new UserError('the test board needs one image: give --kernel FILE (multiboot) or --bios FILE');
+  const source =
+    options.bios !== undefined
+      ? { kind: 'bios' as const, image: readUserFile(options.bios, 'BIOS image') }
+      : {
+          kind: 'kernel' as const,
+          image: readUserFile(options.kernel as string, 'kernel'),
+          commandLine: `${basename(options.kernel as string)} ${options.append ?? ''}`.trim(),
+          modules: options.initrd === undefined ? [] : [{ bytes: readUserFile(options.initrd, 'initrd'), commandLine: basename(options.initrd) }],
+        };
+  const outcome = bootTestBoard({
+    source,
+    memoryBytes: options.memory,
+    cpus: options.cpus,
+    model,
+    without: options.without,
+    seed: options.seed,
+    startDate: options.date,
+  });
+  if (!outcome.ok) throw new UserError(sentence(outcome.error));
+  const { machine, platform } = outcome;
+  machine.onSerial = (_unit, bytes) => void process.stdout.write(Uint8Array.from(bytes));
+  const started = performance.now();
+  for (;;) {
+    const reason = machine.run(Math.max(1, Math.min(SLICE, options.limit - machine.instructions)));
+    switch (reason.kind) {
+      case 'exit':
+        return reason.status;
+      case 'end':
+        if (reason.reason === 'power-off' || reason.reason === 'hibernate') return STATUS.ok;
+        process.stderr.write(`vitrine: the program ended by ${reason.reason} after ${machine.instructions} instructions\n`);
+        return STATUS.guestDied;
+      case 'idle': {
+        const status = boardIdleStatus(platform.state);
+        if (status === undefined) process.stderr.write(`vitrine: all processors wait and nothing will wake them, after ${machine.instructions} instructions\n`);
+        return status ?? STATUS.guestDied;
+      }
+      case 'budget':
+        break;
+      default:
+        process.stderr.write(`vitrine: the program ended by ${reason.kind} after ${machine.instructions} instructions\n`);
+        return STATUS.guestDied;
+    }
+    if (machine.instructions >= options.limit || (options.timeout > 0 && performance.now() - started > options.timeout * 1000)) {
+      process.stderr.write(`vitrine: the limit was reached after ${machine.instructions} instructions\n`);
+      return STATUS.limit;
+    }
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+}
