@@ -302,6 +302,15 @@ describe('special operands', () => {
     expect(run(MASKED, 'f32_sqrt', 0x80000000 | 0)).toEqual({ bits: 0x80000000n, flags: 0 });
   });
 
+  test('tininess is detected after rounding with an unbounded exponent', () => {
+    // (1 - 2^-24) * 2^-126 has 24 bits and is tiny; a double just below 2^-126 rounds to it in 24 bits, and is not.
+    expect(run(MASKED, 'f32_mul', 0x3f7fffff, 0x00800000)).toEqual({
+      bits: 0x00800000n,
+      flags: MXCSR.UE | MXCSR.PE,
+    });
+    expect(run(MASKED, 'f64_to_f32', 0x380fffffffffffffn)).toEqual({ bits: 0x00800000n, flags: MXCSR.PE });
+  });
+
   test('FTZ flushes exact tiny results too, and does nothing while underflow is unmasked', () => {
     const half = 0x3f000000;
     expect(run(MASKED | MXCSR.FTZ, 'f32_mul', 0x00800000, half)).toEqual({

@@ -139,6 +139,21 @@ describe('exceptions', () => {
   });
 });
 
+test('a product that is rounded up to the smallest normal number was tiny: UE', () => {
+  const singles = [lanes(0x3f7fffff, ONE, ONE, ONE), lanes(0x00800000, ONE, ONE, ONE)] as const;
+  const doubles = [lanes(0xffffffff, 0x3fefffff, 0, 0), lanes(0, 0x00100000, 0, 0)] as const;
+  for (const [suffix, operands] of [
+    ['ps', singles],
+    ['ss', singles],
+    ['pd', doubles],
+    ['sd', doubles],
+  ] as const) {
+    const { xmm, after } = run([...prefixes[suffix], 0x0f, 0x59, XMM0_XMM1], 0x1fa0, ...operands);
+    expect(xmm?.subarray(0, 8)).toEqual(operands[1].subarray(0, 8));
+    expect(after).toBe(0x1fb0);
+  }
+});
+
 test('MIN and MAX give the second operand for NaNs and for zeros of both signs', () => {
   for (const opcode of [0x5d, 0x5f]) {
     const { xmm, after } = run(
