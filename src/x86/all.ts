@@ -2,12 +2,14 @@
 import { arithmeticDefs } from './defs/arithmetic.ts';
 import { controlDefs } from './defs/control.ts';
 import type { Def } from './defs/def.ts';
+import { fpuDefs } from './defs/fpu.ts';
 import { moveDefs } from './defs/move.ts';
 import { shiftDefs } from './defs/shift.ts';
 import { stringDefs } from './defs/string.ts';
 import { systemDefs } from './defs/system.ts';
 import { eventRoutines } from './runtime/events.ts';
 import { farRoutines } from './runtime/far.ts';
+import { fpuRoutines } from './runtime/fpu.ts';
 import { integerRoutines } from './runtime/integer.ts';
 import type { Routine } from './runtime/library.ts';
 import { segmentRoutines } from './runtime/segments.ts';
@@ -15,11 +17,12 @@ import { stringRoutines } from './runtime/string.ts';
 import { systemRoutines } from './runtime/system.ts';
 import { simdDefs, simdRoutines } from './simd.ts';
 
-export const x86Defs: readonly Def[] = [...arithmeticDefs, ...shiftDefs, ...moveDefs, ...controlDefs, ...stringDefs, ...systemDefs, ...simdDefs];
+export const x86Defs: readonly Def[] = [...arithmeticDefs, ...shiftDefs, ...moveDefs, ...controlDefs, ...stringDefs, ...systemDefs, ...fpuDefs, ...simdDefs];
 
 export const x86Routines: readonly Routine[] = [
   ...integerRoutines,
   ...stringRoutines,
+  ...fpuRoutines,
   ...segmentRoutines,
   ...eventRoutines,
   ...farRoutines,

@@ -248,6 +248,8 @@ export class Blocks {
         if (long && !canonical(immHigh, immLow) && where >= CASE.hot) where = CASE.coldJump;
       }
     }
+    // x87 instructions have no immediate: the field holds what FOP will show.
+    if (entry.def.unit === 'x87') immLow = ((insn.opcode & 7) << 8) | insn.modrm;
     u16[h] = where;
     u16[h + (REC.slot >> 1)] = handler.slot;
     const [regField, rmField] = this.#registers(entry, insn);

@@ -73,6 +73,8 @@ function loadSystemDescriptor(e: Sem, register: number, selector: Val): void {
     const upper = e.callValue('ld64_sys', e.cpu, address.add(8));
     f.if(upper.shrU(40).and(0x1f).ne(0), () => e.call('raise_selector', e.cpu, i32(VEC.GP), selector));
     high.set(upper.shl(32));
+    const base = raw.shrU(16).and(0xffffffn).or(raw.shrU(56).shl(24)).or(high.get);
+    f.if(e.callValue('canonical', e.cpu, f.let(base)).eqz(), () => e.call('raise_selector', e.cpu, i32(VEC.GP), selector));
   });
   if (register === TR) {
     const address = e.callValue('descriptor_address', e.cpu, selector, i32(VEC.GP));
@@ -201,7 +203,8 @@ export const systemDefs: readonly Def[] = [
   { name: 'lsl', enc: ['0F03 /r Gv!,Edw'], sem: (e) => probe(e, 'lsl') },
   {
     name: 'arpl',
-    enc: ['63 /r i64 Ew!,Gw'],
+    // Writes only when it changes something: a read-only segment is no fault then.
+    enc: ['63 /r i64 Ew,Gw'],
     sem: (e) => {
       const { f } = e;
       requireProtected(e);

@@ -78,10 +78,10 @@ export const controlRoutines: readonly Routine[] = [
       f.store('32', cpu, i32(0), CPU.answersUsed);
       const hits = f.let(f.load('64', cpu, CPU.debugHits));
       const step = f.let(f.load('32', cpu, CPU.stepTf));
-      f.store('64', cpu, i64(0), CPU.debugHits);
       f.store('32', cpu, i32(0), CPU.stepTf);
-      // MOV SS holds back traps until after the next instruction.
+      // MOV SS holds back traps until after the next instruction: hits of watchpoints are kept for it.
       f.if(hits.ne(0).or(step.bool()).and(f.load('32', cpu, CPU.shadow).and(SHADOW.movSs).eqz()), () => {
+        f.store('64', cpu, i64(0), CPU.debugHits);
         f.store('64', cpu, hits.or(select(step, i64(0x4000), i64(0))), CPU.raiseInfo);
         f.call(lib('raise_trap'), cpu, i32(VEC.DB), i32(RAISE.trap));
       });

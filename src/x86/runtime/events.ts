@@ -2,7 +2,7 @@
  * Delivery of exceptions and interrupts, and IRET (Intel SDM vol. 3 ch. 6, AMD APM vol. 2 ch. 8). An event is described by
  * the raise fields of the CPU structure; rip is already what the handler shall see.
  */
-import { CPU, CS, DS, ES, FLAG, FS, GS, IDTR, RAISE, RSP, SEG, SHADOW, SS, TR, VEC, segField } from '../layout.ts';
+import { CPU, CS, DS, ES, FLAG, FS, GS, IDTR, RAISE, RSP, SEG, SHADOW, SPECIAL, SS, TR, VEC, segField } from '../layout.ts';
 import { EFER } from '../registers.ts';
 import type { FunctionBuilder } from '../wasm/function.ts';
 import { i32, i64, select, type Val } from '../wasm/value.ts';
@@ -62,7 +62,10 @@ export const eventRoutines: readonly Routine[] = [
     f.store('32', cpu, i32(0), CPU.special);
     f.store('32', cpu, i32(0), CPU.answers);
     f.store('32', cpu, i32(0), CPU.answersUsed);
-    f.store('64', cpu, i64(0), CPU.debugHits);
+    // A watchpoint that MOV SS held back traps in front of the handler of INT n or INT3 (SDM vol. 3, 6.8.3).
+    f.if(f.load('32', cpu, CPU.raiseKind).eq(RAISE.software).and(f.load('64', cpu, CPU.debugHits).ne(0)), () => f.store('32', cpu, i32(SPECIAL.stepped), CPU.special), () =>
+      f.store('64', cpu, i64(0), CPU.debugHits),
+    );
     f.store('32', cpu, i32(0), CPU.stepTf);
     const first = f.let(f.load('32', cpu, CPU.delivering));
     const vector = f.let(f.load('32', cpu, CPU.raiseVector));

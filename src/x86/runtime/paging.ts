@@ -31,17 +31,6 @@ function readEntry(f: FunctionBuilder, lib: Library, cpu: Val, gpa: Val, bytes: 
   return { host, value: value.get };
 }
 
-/** Sets bits in a page-table entry when they are not set yet. */
-function setBits(f: FunctionBuilder, lib: Library, cpu: Val, entry: { host: Val; value: Val }, gpa: Val, bits: number): void {
-  f.if(entry.value.wrap().and(bits).ne(bits), () => {
-    const host = f.callValue(lib('physical'), cpu, gpa, i32(WRITE));
-    f.if(host, () => {
-      f.call(lib('code_write'), cpu, host, i32(4));
-      f.store('32', host, f.load('32', host).or(bits));
-    });
-  });
-}
-
 export const pagingRoutines: readonly Routine[] = [
   /** Host address of guest-physical `gpa` for a page-table access or another physical one; 0 when it is not memory. */
   routine('physical', ['i32', 'i64', 'i32'], ['i32'], (f, lib) => {
@@ -87,6 +76,18 @@ export const pagingRoutines: readonly Routine[] = [
     const shift = f.local('i32', 12);
     const leafBytes4 = f.local('i32', 0);
 
+    // Upper entries that the walk went through and that have no A bit yet: it is set once the access is allowed. Address + 1.
+    const unmarked = [48, 39, 30, 21].map((bit) => ({ bit, gpa: f.local('i64', 0) }));
+    const passed = (bit: number, value: Val, gpa: Val): void => {
+      unmarked.find((entry) => entry.bit === bit)?.gpa.set(select(value.wrap().and(PTE.A), i64(0), gpa.add(1)));
+    };
+    const mark = (gpa: Val, bits: Val | number): void => {
+      const host = f.callValue(lib('physical'), cpu, gpa, i32(WRITE));
+      f.if(host, () => {
+        f.call(lib('code_write'), cpu, host, i32(4));
+        f.store('32', host, f.load('32', host).or(bits));
+      });
+    };
     const fail = (bits: Val | number): void => pageFault(f, lib, cpu, va, code.or(bits));
     const permission = (value: Val): void => {
       rights.set(rights.get.and(value.wrap()));
@@ -114,7 +115,7 @@ export const pagingRoutines: readonly Routine[] = [
             f.br(done);
           });
           if (large !== 'leaf') {
-            setBits(f, lib, cpu, entry, gpa, PTE.A);
+            passed(bit, entry.value, gpa);
             table.set(entry.value.and(ADDRESS_MASK));
           }
         };
@@ -144,7 +145,7 @@ export const pagingRoutines: readonly Routine[] = [
             f.br(done);
           });
           if (bit !== 12) {
-            setBits(f, lib, cpu, entry, gpa, PTE.A);
+            passed(bit, entry.value, gpa);
             table.set(entry.value.and(ADDRESS_MASK));
           }
         };
@@ -164,7 +165,7 @@ export const pagingRoutines: readonly Routine[] = [
         shift.set(i32(22));
         f.br(found);
       });
-      setBits(f, lib, cpu, pde, pdeGpa, PTE.A);
+      passed(21, pde.value, pdeGpa);
       const pteGpa = f.let(pde.value.and(0xfffff000n).add(va.shrU(12).and(0x3ff).shl(2)));
       const pte = readEntry(f, lib, cpu, pteGpa, 4);
       f.if(pte.value.wrap().and(PTE.P).eqz(), () => fail(0));
@@ -176,6 +177,17 @@ export const pagingRoutines: readonly Routine[] = [
     const userPage = f.let(rights.get.and(PTE.U).bool());
     const canWrite = f.let(rights.get.and(PTE.W).bool());
     const wp = f.let(cr0.and(CR0.WP).bool());
+    const mayWrite = f.local('i32');
+    mayWrite.set(canWrite.or(user.eqz().and(wp.eqz())));
+    // Protection keys: 4- and 5-level paging, user pages, data accesses. The error code names them beside any other reason.
+    f.if(cr4.and(CR4.PKE).bool().and(efer.and(EFER.LMA).bool()).and(userPage).and(fetch.eqz()), () => {
+      const pkey = f.let(leaf.get.shrU(59).wrap().and(0xf));
+      const pk = f.let(f.load('32', cpu, CPU.pkru).shrU(pkey.shl(1)).and(3));
+      f.if(pk.and(1), () => fail(0x21));
+      const writeStopped = f.let(pk.shrU(1).and(user.or(wp)));
+      f.if(write.and(writeStopped), () => fail(0x21));
+      f.if(writeStopped, () => mayWrite.set(0));
+    });
     // User access to a supervisor page.
     f.if(user.and(userPage.eqz()), () => fail(1));
     f.if(fetch, () => {
@@ -185,27 +197,11 @@ export const pagingRoutines: readonly Routine[] = [
       // SMAP: supervisor data access to a user page.
       f.if(user.eqz().and(userPage).and(cr4.and(CR4.SMAP).bool()).and(ac.eqz()), () => fail(1));
     });
-    const mayWrite = f.local('i32');
-    mayWrite.set(canWrite.or(user.eqz().and(wp.eqz())));
     f.if(write.and(mayWrite.get.eqz()), () => fail(1));
-    // Protection keys: 4- and 5-level paging, user pages, data accesses.
-    f.if(cr4.and(CR4.PKE).bool().and(efer.and(EFER.LMA).bool()).and(userPage).and(fetch.eqz()), () => {
-      const pkey = f.let(leaf.get.shrU(59).wrap().and(0xf));
-      const pk = f.let(f.load('32', cpu, CPU.pkru).shrU(pkey.shl(1)).and(3));
-      f.if(pk.and(1), () => fail(0x21));
-      const writeStopped = f.let(pk.shrU(1).and(user.or(wp)));
-      f.if(write.and(writeStopped), () => fail(0x21));
-      f.if(writeStopped, () => mayWrite.set(0));
-    });
 
     const want = f.let(select(write, i32(PTE.A | PTE.D), i32(PTE.A)));
-    f.if(leaf.get.wrap().and(want).ne(want), () => {
-      const host = f.callValue(lib('physical'), cpu, leafGpa.get, i32(WRITE));
-      f.if(host, () => {
-        f.call(lib('code_write'), cpu, host, i32(4));
-        f.store('32', host, f.load('32', host).or(want));
-      });
-    });
+    for (const { gpa } of unmarked) f.if(gpa.get.ne(0), () => mark(gpa.get.sub(1), PTE.A));
+    f.if(leaf.get.wrap().and(want).ne(want), () => mark(leafGpa.get, want));
     const dirty = f.let(write.or(leaf.get.wrap().shrU(6).and(1)));
     const offsetMask = f.let(i64(1).shl(shift.get.zext()).sub(1));
     f.store('64', cpu, leaf.get.and(ADDRESS_MASK).and(offsetMask.not()).or(va.and(offsetMask)), CPU.stageGpa);

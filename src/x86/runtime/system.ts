@@ -1,5 +1,5 @@
 /** Control registers, debug registers, MSRs, ports, fast system calls. */
-import { CPU, CS, FLAG, GS, RAX, RCX, RDX, SEG, SS, TR, VEC, segField, EXIT, FS } from '../layout.ts';
+import { CPU, CS, FLAG, GS, RAX, RCX, RDX, SEG, SPECIAL, SS, TR, VEC, segField, EXIT, FS } from '../layout.ts';
 import { CR0, CR4, EFER } from '../registers.ts';
 import type { FunctionBuilder } from '../wasm/function.ts';
 import { i32, i64, select, type Val } from '../wasm/value.ts';
@@ -56,6 +56,11 @@ const MSRS: readonly (readonly [number, number, Rule])[] = [
   ...CONSTANT_MSRS.map(([n]): [number, number, Rule] => [n, 0, 'constant']),
   ...Array.from({ length: 16 }, (_, i): [number, number, Rule] => [0x200 + i, CPU.mtrrVariable + i * 8, 'any']),
 ];
+
+function canonicalMsr(f: FunctionBuilder, cpu: Val, value: Val): Val {
+  const unused = f.let(select(f.load('32', cpu, CPU.cr4).and(CR4.LA57), i64(7), i64(16)));
+  return value.shl(unused).shrS(unused).eq(value);
+}
 
 export const systemRoutines: readonly Routine[] = [
   /** What changes when CR0 becomes `value`: checks, LMA, PDPTEs, TLB. SDM vol. 3, 2.5 and 4.1. */
@@ -233,7 +238,8 @@ export const systemRoutines: readonly Routine[] = [
               break;
             case 'canonical':
             case 'base':
-              f.if(f.callValue(lib('canonical'), cpu, value).eqz(), () => gp0(f, lib, cpu));
+              // In every mode, unlike the check of an address in use (SDM vol. 2, WRMSR).
+              f.if(canonicalMsr(f, cpu, value).eqz(), () => gp0(f, lib, cpu));
               put();
               break;
             case 'low32':
@@ -364,7 +370,10 @@ export const systemRoutines: readonly Routine[] = [
     );
     f.call(lib('flat_segments'), cpu, f.let(select(wide, star.add(16), star)), i32(3), wide);
     f.store('64', cpu, select(wide, rcx, rcx.and(0xffffffffn)), CPU.rip);
-    f.store('32', cpu, f.load('32', cpu, CPU.eflags).shrU(8).and(1), CPU.stepTf);
+    // TF counts as it is at the end of this instruction (SDM vol. 2, SYSRET), also when no step was prepared.
+    const tf = f.let(f.load('32', cpu, CPU.eflags).shrU(8).and(1));
+    f.store('32', cpu, tf, CPU.stepTf);
+    f.if(tf, () => f.store('32', cpu, f.load('32', cpu, CPU.special).or(SPECIAL.stepped), CPU.special));
   }),
   routine('sysenter', ['i32'], [], (f, lib) => {
     const cpu = f.p(0);

@@ -1,0 +1,704 @@
+/**
+ * x87 in extended precision: the register stack, exceptions, rounding and basic arithmetic (Intel SDM vol. 1 ch. 8, AMD APM
+ * vol. 1 ch. 6). Values travel as a 64-bit significand and a 16-bit sign and exponent; results are left in CPU.wide (significand)
+ * and CPU.wide + 8 (sign and exponent).
+ */
+import { CPU, REC, VEC } from '../layout.ts';
+import { CR0 } from '../registers.ts';
+import type { FunctionBuilder } from '../wasm/function.ts';
+import { i32, i64, select, type Val } from '../wasm/value.ts';
+import type { Library } from '../sem.ts';
+import { routine, type Routine } from './library.ts';
+
+/** Status word: exception flags, stack fault, error summary, condition codes, busy. */
+export const FSW = { IE: 1, DE: 2, ZE: 4, OE: 8, UE: 0x10, PE: 0x20, SF: 0x40, ES: 0x80, C0: 0x100, C1: 0x200, C2: 0x400, C3: 0x4000, B: 0x8000 } as const;
+
+const INTEGER_BIT = -(1n << 63n);
+const INDEFINITE_MANT = -(1n << 62n); // 0xC000...
+const INDEFINITE_SE = 0xffff;
+const BIAS = 16383;
+
+const result = (f: FunctionBuilder, cpu: Val, mant: Val, se: Val): void => {
+  f.store('64', cpu, mant, CPU.wide);
+  f.store('32', cpu, se, CPU.wide + 8);
+};
+
+const flag = (f: FunctionBuilder, lib: Library, cpu: Val, bits: number | Val): void => f.call(lib('fpu_flag'), cpu, typeof bits === 'number' ? i32(bits) : bits);
+
+const indefinite = (f: FunctionBuilder, lib: Library, cpu: Val): void => {
+  flag(f, lib, cpu, FSW.IE);
+  result(f, cpu, i64(INDEFINITE_MANT), i32(INDEFINITE_SE));
+  f.return();
+};
+
+const isNan = (mant: Val, se: Val): Val => se.and(0x7fff).eq(0x7fff).and(mant.shl(1).ne(0));
+const isInf = (mant: Val, se: Val): Val => se.and(0x7fff).eq(0x7fff).and(mant.shl(1).eqz());
+/** Encodings that the 387 and later do not support: a normal exponent without the integer bit. */
+const isUnsupported = (mant: Val, se: Val): Val => se.and(0x7fff).ne(0).and(mant.geS(0));
+const isDenormal = (mant: Val, se: Val): Val => se.and(0x7fff).eqz().and(mant.ne(0));
+
+/** Handles NaN and unsupported operands of a two-operand instruction: returns from the routine when there is one. */
+function specialOperands(f: FunctionBuilder, lib: Library, cpu: Val, a: Val, ase: Val, b: Val, bse: Val): void {
+  f.if(isUnsupported(a, ase).or(isUnsupported(b, bse)), () => indefinite(f, lib, cpu));
+  const aNan = f.let(isNan(a, ase));
+  const bNan = f.let(isNan(b, bse));
+  f.if(aNan.or(bNan), () => {
+    const quiet = 1n << 62n;
+    const aSignalling = f.let(aNan.and(a.and(quiet).eqz()));
+    const bSignalling = f.let(bNan.and(b.and(quiet).eqz()));
+    f.if(aSignalling.or(bSignalling), () => flag(f, lib, cpu, FSW.IE));
+    // A quiet NaN wins over a signalling one, the larger significand over the smaller, the positive over the negative.
+    const both = f.let(aNan.and(bNan));
+    const sameKind = f.let(aSignalling.eq(bSignalling));
+    const larger = f.let(select(a.eq(b), ase.and(0x8000).leU(bse.and(0x8000)), a.gtU(b)));
+    const takeA = f.let(select(both, select(sameKind, larger, bSignalling), aNan));
+    result(f, cpu, select(takeA, a, b).or(quiet), select(takeA, ase, bse));
+    f.return();
+  });
+  f.if(isDenormal(a, ase).or(isDenormal(b, bse)), () => denormal(f, lib, cpu));
+}
+
+/** A denormal operand; when that is unmasked, the operation ends there. */
+function denormal(f: FunctionBuilder, lib: Library, cpu: Val): void {
+  flag(f, lib, cpu, FSW.DE);
+  f.if(f.load('32', cpu, CPU.fcw).and(FSW.DE).eqz(), () => f.return());
+}
+
+/** Significand with its top bit set and the exponent to it, for a value that is not zero. */
+function normalize(f: FunctionBuilder, mant: Val, se: Val): { mant: Val; exp: Val } {
+  const e = f.let(se.and(0x7fff));
+  const shift = f.let(mant.clz());
+  return { mant: f.let(mant.shl(shift)), exp: f.let(select(e.eqz(), i32(1), e).sub(shift.wrap())) };
+}
+
+const signOf = (se: Val): Val => se.shrU(15).and(1);
+
+export const fpuRoutines: readonly Routine[] = [
+  /** Before a waiting instruction: a pending unmasked exception is reported now (CR0.NE). */
+  routine('fpu_wait', ['i32'], [], (f, lib) => {
+    const cpu = f.p(0);
+    f.if(f.load('32', cpu, CPU.fsw).and(FSW.ES).bool().and(f.load('32', cpu, CPU.cr0).and(CR0.NE).bool()), () => f.call(lib('raise'), cpu, i32(VEC.MF)));
+  }),
+  /** Raises exception flags; an unmasked one sets the summary bits. CPU.floatFlags gathers those of one instruction. */
+  routine('fpu_flag', ['i32', 'i32'], [], (f) => {
+    const cpu = f.p(0);
+    f.store('32', cpu, f.load('32', cpu, CPU.floatFlags).or(f.p(1)), CPU.floatFlags);
+    const unmasked = f.let(f.p(1).and(f.load('32', cpu, CPU.fcw).not()).and(0x3f));
+    f.store('32', cpu, f.load('32', cpu, CPU.fsw).or(f.p(1)).or(select(unmasked, i32(FSW.ES | FSW.B), i32(0))), CPU.fsw);
+  }),
+  /** Starts an instruction that is not a control instruction: pending exceptions, pointers, no flags yet, C1 clear. */
+  routine('fpu_begin', ['i32', 'i32'], [], (f, lib) => {
+    const cpu = f.p(0);
+    const record = f.p(1);
+    f.call(lib('fpu_wait'), cpu);
+    f.store('64', cpu, f.load('64', record, REC.next).sub(f.load('8u', record, REC.length, 'i64')), CPU.fip);
+    f.store('32', cpu, f.load('32', record, REC.imm).and(0x7ff), CPU.fop);
+    f.store('32', cpu, i32(0), CPU.floatFlags);
+    f.store('32', cpu, f.load('32', cpu, CPU.fsw).and(~FSW.C1), CPU.fsw);
+  }),
+  /** Whether an unmasked invalid operation, denormal operand or division by zero leaves the destination alone. */
+  routine('fpu_blocked', ['i32'], ['i32'], (f) => {
+    const cpu = f.p(0);
+    f.return(f.load('32', cpu, CPU.floatFlags).and(f.load('32', cpu, CPU.fcw).not()).and(FSW.IE | FSW.DE | FSW.ZE).bool());
+    f.unreachable();
+  }),
+  /** ES and B follow flags and masks. */
+  routine('fpu_summary', ['i32'], [], (f) => {
+    const cpu = f.p(0);
+    const fsw = f.let(f.load('32', cpu, CPU.fsw).and(~(FSW.ES | FSW.B)));
+    const pending = f.let(fsw.and(f.load('32', cpu, CPU.fcw).not()).and(0x3f));
+    f.store('32', cpu, fsw.or(select(pending, i32(FSW.ES | FSW.B), i32(0))), CPU.fsw);
+  }),
+  /** Address of ST(i). */
+  routine('fpu_st', ['i32', 'i32'], ['i32'], (f) => {
+    const cpu = f.p(0);
+    f.return(cpu.add(CPU.st).add(f.load('32', cpu, CPU.ftop).add(f.p(1)).and(7).shl(4)));
+    f.unreachable();
+  }),
+  routine('fpu_empty', ['i32', 'i32'], ['i32'], (f) => {
+    const cpu = f.p(0);
+    f.return(f.load('32', cpu, CPU.ftw).shrU(f.load('32', cpu, CPU.ftop).add(f.p(1)).and(7)).and(1).xor(1));
+    f.unreachable();
+  }),
+  /** Whether the invalid-operation exception is masked. */
+  routine('fpu_masked', ['i32', 'i32'], ['i32'], (f) => {
+    f.return(f.load('32', f.p(0), CPU.fcw).and(f.p(1)).eq(f.p(1)));
+    f.unreachable();
+  }),
+  /** Pushes a value; a full stack is #IS with C1 = 1: the indefinite when masked, nothing otherwise. */
+  routine('fpu_push', ['i32', 'i64', 'i32'], [], (f, lib) => {
+    const cpu = f.p(0);
+    const mant = f.local('i64', f.p(1));
+    const se = f.local('i32', f.p(2));
+    f.if(f.callValue(lib('fpu_empty'), cpu, i32(7)).eqz(), () => {
+      flag(f, lib, cpu, FSW.IE | FSW.SF | FSW.C1);
+      f.if(f.callValue(lib('fpu_masked'), cpu, i32(FSW.IE)).eqz(), () => f.return());
+      mant.set(INDEFINITE_MANT);
+      se.set(INDEFINITE_SE);
+    });
+    const top = f.let(f.load('32', cpu, CPU.ftop).sub(1).and(7));
+    f.store('32', cpu, top, CPU.ftop);
+    f.store('32', cpu, f.load('32', cpu, CPU.ftw).or(i32(1).shl(top)), CPU.ftw);
+    f.call(lib('fpu_write'), cpu, i32(0), mant.get, se.get);
+  }),
+  routine('fpu_write', ['i32', 'i32', 'i64', 'i32'], [], (f, lib) => {
+    const cpu = f.p(0);
+    const at = f.callValue(lib('fpu_st'), cpu, f.p(1));
+    f.store('64', at, f.p(2));
+    f.store('64', at, f.p(3).and(0xffff).zext(), 8);
+    const physical = f.let(f.load('32', cpu, CPU.ftop).add(f.p(1)).and(7));
+    f.store('32', cpu, f.load('32', cpu, CPU.ftw).or(i32(1).shl(physical)), CPU.ftw);
+  }),
+  routine('fpu_pop', ['i32'], [], (f) => {
+    const cpu = f.p(0);
+    const top = f.let(f.load('32', cpu, CPU.ftop));
+    f.store('32', cpu, f.load('32', cpu, CPU.ftw).and(i32(1).shl(top).not()), CPU.ftw);
+    f.store('32', cpu, top.add(1).and(7), CPU.ftop);
+  }),
+  /** #IS of an empty register (C1 = 0): leaves the indefinite in CPU.wide. */
+  routine('fpu_underflow', ['i32'], [], (f, lib) => {
+    const cpu = f.p(0);
+    f.store('32', cpu, f.load('32', cpu, CPU.fsw).and(~FSW.C1), CPU.fsw);
+    flag(f, lib, cpu, FSW.IE | FSW.SF);
+    result(f, cpu, i64(INDEFINITE_MANT), i32(INDEFINITE_SE));
+  }),
+
+  /**
+   * Rounds sign, exponent (biased, any size) and a 128-bit significand (top bit set) by the control word; handles overflow,
+   * underflow and inexact with C1. `precision`: significant bits (24, 53, 64).
+   */
+  routine('fpu_round', ['i32', 'i32', 'i32', 'i64', 'i64', 'i32'], [], (f, lib) => {
+    const cpu = f.p(0);
+    const sign = f.p(1);
+    const exp = f.local('i32', f.p(2));
+    const high = f.local('i64', f.p(3));
+    const low = f.local('i64', f.p(4));
+    const fcw = f.let(f.load('32', cpu, CPU.fcw));
+    const mode = f.let(fcw.shrU(10).and(3));
+    const drop = f.let(i32(64).sub(f.p(5)).zext());
+    f.store('32', cpu, f.load('32', cpu, CPU.fsw).and(~FSW.C1), CPU.fsw);
+    const rounded = f.local('i64');
+    const inexact = f.local('i32', 0);
+    const carry = f.local('i32', 0);
+    const up = f.local('i32', 0);
+    const round = (): void => {
+      const mask = f.let(i64(1).shl(drop).sub(1));
+      const below = f.let(high.get.and(mask));
+      const half = f.let(select(drop.eqz(), low.get.shrU(63), below.shrU(drop.sub(1)).and(1)).wrap());
+      const rest = f.let(select(drop.eqz(), low.get.shl(1), below.and(mask.shrU(1)).or(low.get)).ne(0));
+      const base = f.let(high.get.and(mask.not()));
+      inexact.set(half.or(rest));
+      const lsb = f.let(base.shrU(drop).and(1).wrap());
+      up.set(
+        select(
+          mode.eqz(),
+          half.and(rest.or(lsb)),
+          select(mode.eq(1), inexact.get.and(sign), select(mode.eq(2), inexact.get.and(sign.xor(1)), i32(0))),
+        ),
+      );
+      rounded.set(base.add(up.get.zext().shl(drop)));
+      carry.set(up.get.and(rounded.get.ltU(base)));
+    };
+    round();
+    // Tiny after rounding: with an unbounded exponent the result would lie below the smallest normal.
+    const tiny = f.let(exp.get.add(carry.get).leS(0));
+    const underflowMasked = f.let(fcw.and(FSW.UE).bool());
+    f.if(tiny.and(underflowMasked), () => {
+      // Denormalize, then round again at the fixed position.
+      const shift = f.let(i32(1).sub(exp.get).zext());
+      f.if(shift.geU(128), () => {
+        low.set(high.get.or(low.get).ne(0).zext());
+        high.set(0);
+      }, () => f.if(shift.geU(64), () => {
+        const s = f.let(shift.sub(64));
+        const lost = f.let(low.get.ne(0).or(select(s.eqz(), i64(0), high.get.shl(i64(64).sub(s))).ne(0)));
+        low.set(high.get.shrU(s).or(lost.zext()));
+        high.set(0);
+      }, () => f.if(shift.ne(0), () => {
+        const lost = f.let(low.get.shl(i64(64).sub(shift)).ne(0));
+        low.set(low.get.shrU(shift).or(high.get.shl(i64(64).sub(shift))).or(lost.zext()));
+        high.set(high.get.shrU(shift));
+      })));
+      round();
+      f.if(inexact.get, () => flag(f, lib, cpu, f.let(i32(FSW.UE | FSW.PE).or(up.get.shl(9)))));
+      // Rounding may have made it the smallest normal.
+      result(f, cpu, rounded.get, f.let(rounded.get.shrU(63).wrap().or(sign.shl(15))));
+      f.return();
+    });
+    exp.set(exp.get.add(carry.get));
+    f.if(carry.get, () => rounded.set(INTEGER_BIT));
+    f.if(tiny, () => {
+      flag(f, lib, cpu, FSW.UE);
+      exp.set(exp.get.add(24576));
+    });
+    f.if(exp.get.geS(0x7fff), () => {
+      f.if(fcw.and(FSW.OE).bool(), () => {
+        flag(f, lib, cpu, FSW.OE | FSW.PE);
+        // To infinity, or to the largest value, by the direction.
+        const away = f.let(mode.eqz().or(mode.eq(1).and(sign)).or(mode.eq(2).and(sign.xor(1))));
+        f.if(away, () => f.store('32', cpu, f.load('32', cpu, CPU.fsw).or(FSW.C1), CPU.fsw));
+        const most = f.let(i64(-1).shl(drop));
+        result(f, cpu, select(away, i64(INTEGER_BIT), most), f.let(select(away, i32(0x7fff), i32(0x7ffe)).or(sign.shl(15))));
+        f.return();
+      });
+      flag(f, lib, cpu, FSW.OE);
+      exp.set(exp.get.sub(24576));
+    });
+    f.if(inexact.get, () => flag(f, lib, cpu, f.let(i32(FSW.PE).or(up.get.shl(9)))));
+    result(f, cpu, rounded.get, f.let(exp.get.and(0x7fff).or(sign.shl(15))));
+  }),
+  /** Significant bits by the precision control. */
+  routine('fpu_precision', ['i32'], ['i32'], (f) => {
+    const pc = f.let(f.load('32', f.p(0), CPU.fcw).shrU(8).and(3));
+    f.return(select(pc.eqz(), i32(24), select(pc.eq(2), i32(53), i32(64))));
+    f.unreachable();
+  }),
+  /** Rounds a value that is already normalized to the precision control: for operands that pass through. */
+  routine('fpu_pass', ['i32', 'i64', 'i32'], [], (f, lib) => {
+    const cpu = f.p(0);
+    const n = normalize(f, f.p(1), f.p(2));
+    f.call(lib('fpu_round'), cpu, signOf(f.p(2)), n.exp, n.mant, i64(0), f.callValue(lib('fpu_precision'), cpu));
+  }),
+
+  routine('fpu_add', ['i32', 'i64', 'i32', 'i64', 'i32'], [], (f, lib) => {
+    const cpu = f.p(0);
+    const a = f.p(1);
+    const ase = f.p(2);
+    const b = f.p(3);
+    const bse = f.p(4);
+    specialOperands(f, lib, cpu, a, ase, b, bse);
+    const aInf = f.let(isInf(a, ase));
+    const bInf = f.let(isInf(b, bse));
+    f.if(aInf.and(bInf).and(ase.xor(bse).and(0x8000).bool()), () => indefinite(f, lib, cpu));
+    f.if(aInf, () => {
+      result(f, cpu, a, ase);
+      f.return();
+    });
+    f.if(bInf, () => {
+      result(f, cpu, b, bse);
+      f.return();
+    });
+    const down = f.let(f.load('32', cpu, CPU.fcw).shrU(10).and(3).eq(1));
+    f.if(a.or(b).eqz(), () => {
+      const sign = f.let(select(ase.xor(bse).and(0x8000), down.shl(15), ase.and(0x8000)));
+      result(f, cpu, i64(0), sign);
+      f.return();
+    });
+    f.if(a.eqz(), () => {
+      f.call(lib('fpu_pass'), cpu, b, bse);
+      f.return();
+    });
+    f.if(b.eqz(), () => {
+      f.call(lib('fpu_pass'), cpu, a, ase);
+      f.return();
+    });
+    const na = normalize(f, a, ase);
+    const nb = normalize(f, b, bse);
+    const swap = f.let(na.exp.ltS(nb.exp).or(na.exp.eq(nb.exp).and(na.mant.ltU(nb.mant))));
+    const big = f.let(select(swap, nb.mant, na.mant));
+    const small = f.let(select(swap, na.mant, nb.mant));
+    const exp = f.let(select(swap, nb.exp, na.exp));
+    const sign = f.let(signOf(select(swap, bse, ase)));
+    const d = f.let(exp.sub(select(swap, na.exp, nb.exp)).zext());
+    const sh = f.local('i64');
+    const sl = f.local('i64');
+    f.if(d.eqz(), () => {
+      sh.set(small);
+      sl.set(0);
+    }, () => f.if(d.ltU(64), () => {
+      sh.set(small.shrU(d));
+      sl.set(small.shl(i64(64).sub(d)));
+    }, () => {
+      sh.set(0);
+      f.if(d.eq(64), () => sl.set(small), () => f.if(d.ltU(128), () => {
+        const s = f.let(d.sub(64));
+        sl.set(small.shrU(s).or(small.shl(i64(64).sub(s)).ne(0).zext()));
+      }, () => sl.set(1)));
+    }));
+    const precision = f.callValue(lib('fpu_precision'), cpu);
+    f.if(ase.xor(bse).and(0x8000), () => {
+      const low = f.let(i64(0).sub(sl.get));
+      const high = f.let(big.sub(sh.get).sub(sl.get.ne(0).zext()));
+      f.if(high.or(low).eqz(), () => {
+        result(f, cpu, i64(0), down.shl(15));
+        f.return();
+      });
+      f.if(high.eqz(), () => {
+        const shift = f.let(low.clz());
+        f.call(lib('fpu_round'), cpu, sign, exp.sub(64).sub(shift.wrap()), low.shl(shift), i64(0), precision);
+        f.return();
+      });
+      const shift = f.let(high.clz());
+      f.if(shift.eqz(), () => f.call(lib('fpu_round'), cpu, sign, exp, high, low, precision), () =>
+        f.call(lib('fpu_round'), cpu, sign, exp.sub(shift.wrap()), high.shl(shift).or(low.shrU(i64(64).sub(shift))), low.shl(shift), precision),
+      );
+      f.return();
+    });
+    const sum = f.let(big.add(sh.get));
+    f.if(sum.ltU(big), () => {
+      const lost = f.let(sum.shl(63).or(sl.get.shrU(1)).or(sl.get.and(1)));
+      f.call(lib('fpu_round'), cpu, sign, exp.add(1), sum.shrU(1).or(INTEGER_BIT), lost, precision);
+    }, () => f.call(lib('fpu_round'), cpu, sign, exp, sum, sl.get, precision));
+  }),
+
+  routine('fpu_mul', ['i32', 'i64', 'i32', 'i64', 'i32'], [], (f, lib) => {
+    const cpu = f.p(0);
+    const a = f.p(1);
+    const ase = f.p(2);
+    const b = f.p(3);
+    const bse = f.p(4);
+    specialOperands(f, lib, cpu, a, ase, b, bse);
+    const sign = f.let(ase.xor(bse).shrU(15).and(1));
+    const anyInf = f.let(isInf(a, ase).or(isInf(b, bse)));
+    const anyZero = f.let(a.eqz().or(b.eqz()));
+    f.if(anyInf, () => {
+      f.if(anyZero, () => indefinite(f, lib, cpu));
+      result(f, cpu, i64(INTEGER_BIT), sign.shl(15).or(0x7fff));
+      f.return();
+    });
+    f.if(anyZero, () => {
+      result(f, cpu, i64(0), sign.shl(15));
+      f.return();
+    });
+    const na = normalize(f, a, ase);
+    const nb = normalize(f, b, bse);
+    const high = f.callValue(lib('mul_high_u'), na.mant, nb.mant);
+    const low = f.let(na.mant.mul(nb.mant));
+    const exp = f.let(na.exp.add(nb.exp).sub(BIAS - 1));
+    const precision = f.callValue(lib('fpu_precision'), cpu);
+    f.if(high.ltS(0), () => f.call(lib('fpu_round'), cpu, sign, exp, high, low, precision), () =>
+      f.call(lib('fpu_round'), cpu, sign, exp.sub(1), high.shl(1).or(low.shrU(63)), low.shl(1), precision),
+    );
+  }),
+
+  /** a / b. */
+  routine('fpu_div', ['i32', 'i64', 'i32', 'i64', 'i32'], [], (f, lib) => {
+    const cpu = f.p(0);
+    const a = f.p(1);
+    const ase = f.p(2);
+    const b = f.p(3);
+    const bse = f.p(4);
+    const sign = f.let(ase.xor(bse).shrU(15).and(1));
+    // 0/0 and inf/inf come before a denormal operand's exception.
+    const aInf = f.let(isInf(a, ase));
+    const bInf = f.let(isInf(b, bse));
+    f.if(aInf.and(bInf).or(a.eqz().and(ase.and(0x7fff).eqz()).and(b.eqz()).and(bse.and(0x7fff).eqz())), () => indefinite(f, lib, cpu));
+    specialOperands(f, lib, cpu, a, ase, b, bse);
+    f.if(aInf, () => {
+      result(f, cpu, i64(INTEGER_BIT), sign.shl(15).or(0x7fff));
+      f.return();
+    });
+    f.if(bInf.or(a.eqz()), () => {
+      result(f, cpu, i64(0), sign.shl(15));
+      f.return();
+    });
+    f.if(b.eqz(), () => {
+      flag(f, lib, cpu, FSW.ZE);
+      result(f, cpu, i64(INTEGER_BIT), sign.shl(15).or(0x7fff));
+      f.return();
+    });
+    const na = normalize(f, a, ase);
+    const nb = normalize(f, b, bse);
+    const less = f.let(na.mant.ltU(nb.mant));
+    const q = f.callValue(lib('div128_u'), cpu, select(less, na.mant, na.mant.shrU(1)), select(less, i64(0), na.mant.shl(63)), nb.mant);
+    const r = f.let(f.load('64', cpu, CPU.wide));
+    const q2 = f.callValue(lib('div128_u'), cpu, r, i64(0), nb.mant);
+    const sticky = f.let(f.load('64', cpu, CPU.wide).ne(0).zext());
+    const exp = f.let(na.exp.sub(nb.exp).add(BIAS).sub(less));
+    f.call(lib('fpu_round'), cpu, sign, exp, q, q2.or(sticky), f.callValue(lib('fpu_precision'), cpu));
+  }),
+
+  routine('fpu_sqrt', ['i32', 'i64', 'i32'], [], (f, lib) => {
+    const cpu = f.p(0);
+    const a = f.p(1);
+    const se = f.p(2);
+    f.if(isUnsupported(a, se), () => indefinite(f, lib, cpu));
+    f.if(isNan(a, se), () => {
+      f.if(a.and(1n << 62n).eqz(), () => flag(f, lib, cpu, FSW.IE));
+      result(f, cpu, a.or(1n << 62n), se);
+      f.return();
+    });
+    f.if(a.eqz(), () => {
+      result(f, cpu, a, se);
+      f.return();
+    });
+    f.if(se.and(0x8000), () => indefinite(f, lib, cpu));
+    f.if(isInf(a, se), () => {
+      result(f, cpu, a, se);
+      f.return();
+    });
+    f.if(isDenormal(a, se), () => denormal(f, lib, cpu));
+    const n = normalize(f, a, se);
+    // value = mant * 2^(exp - BIAS - 63); an even exponent puts the root's top bit at bit 63.
+    const odd = f.let(n.exp.sub(BIAS).and(1));
+    const exp = f.let(n.exp.sub(BIAS).sub(odd).shrS(1).add(BIAS));
+    // Radicand of 128 bits: mant << 63 (odd: << 64), its root has 64 bits; bit by bit, restoring.
+    const high = f.local('i64', select(odd, n.mant, n.mant.shrU(1)));
+    const low = f.local('i64', select(odd, i64(0), n.mant.shl(63)));
+    const root = f.local('i64', 0);
+    const remHigh = f.local('i64', 0);
+    const remLow = f.local('i64', 0);
+    const count = f.local('i32', 64);
+    f.loop((again) => {
+      // rem = rem << 2 | next two bits.
+      remHigh.set(remHigh.get.shl(2).or(remLow.get.shrU(62)));
+      remLow.set(remLow.get.shl(2).or(high.get.shrU(62)));
+      high.set(high.get.shl(2).or(low.get.shrU(62)));
+      low.set(low.get.shl(2));
+      // trial = root << 2 | 1.
+      const trialHigh = f.let(root.get.shrU(62));
+      const trialLow = f.let(root.get.shl(2).or(1));
+      const fits = f.let(remHigh.get.gtU(trialHigh).or(remHigh.get.eq(trialHigh).and(remLow.get.geU(trialLow))));
+      f.if(fits, () => {
+        remHigh.set(remHigh.get.sub(trialHigh).sub(remLow.get.ltU(trialLow).zext()));
+        remLow.set(remLow.get.sub(trialLow));
+      });
+      root.set(root.get.shl(1).or(fits.zext()));
+      count.set(count.get.sub(1));
+      f.brIf(again, count.get);
+    });
+    // The remainder decides the rounding: above half when it is larger than the root.
+    const above = f.let(remHigh.get.ne(0).or(remLow.get.gtU(root.get)));
+    const some = f.let(remHigh.get.or(remLow.get).ne(0));
+    f.call(lib('fpu_round'), cpu, i32(0), exp, root.get, select(above, i64(INTEGER_BIT + 1n), some.zext()), f.callValue(lib('fpu_precision'), cpu));
+  }),
+
+  /** Widens a float of 32 or 64 bits; a denormal is #D, a signalling NaN stays one. */
+  routine('fpu_from_f64', ['i32', 'i64'], [], (f, lib) => {
+    const cpu = f.p(0);
+    const bits = f.p(1);
+    widen(f, lib, cpu, bits.shrU(63).wrap(), bits.shrU(52).wrap().and(0x7ff), bits.shl(12), 0x7ff, 1023);
+  }),
+  routine('fpu_from_f32', ['i32', 'i32'], [], (f, lib) => {
+    const cpu = f.p(0);
+    const bits = f.p(1);
+    widen(f, lib, cpu, bits.shrU(31), bits.shrU(23).and(0xff), bits.zext().shl(41), 0xff, 127);
+  }),
+  routine('fpu_from_int', ['i32', 'i64'], [], (f) => {
+    const cpu = f.p(0);
+    const value = f.p(1);
+    f.if(value.eqz(), () => {
+      result(f, cpu, i64(0), i32(0));
+      f.return();
+    });
+    const sign = f.let(value.shrU(63).wrap());
+    const magnitude = f.let(select(sign, value.neg(), value));
+    const shift = f.let(magnitude.clz());
+    result(f, cpu, magnitude.shl(shift), i32(BIAS + 63).sub(shift.wrap()).or(sign.shl(15)));
+  }),
+  /**
+   * Rounds to an integer of `bits` (16, 32, 64) by mode `mode`; #IA and the integer indefinite when it does not fit. The
+   * result is the i64; exceptions are raised as flags.
+   */
+  routine('fpu_to_int', ['i32', 'i64', 'i32', 'i32', 'i32'], ['i64'], (f, lib) => {
+    const cpu = f.p(0);
+    const mant = f.p(1);
+    const se = f.p(2);
+    const bits = f.p(3);
+    const mode = f.p(4);
+    const sign = signOf(se);
+    f.store('32', cpu, f.load('32', cpu, CPU.fsw).and(~FSW.C1), CPU.fsw);
+    const invalid = (): void => {
+      flag(f, lib, cpu, FSW.IE);
+      f.return(i64(-1).shl(bits.sub(1).zext()));
+    };
+    const exp = f.let(se.and(0x7fff).sub(BIAS));
+    f.if(mant.eqz().and(se.and(0x7fff).eqz()), () => f.return(i64(0)));
+    f.if(isUnsupported(mant, se).or(se.and(0x7fff).eq(0x7fff)).or(exp.geS(64)), invalid);
+    const whole = f.local('i64');
+    const fraction = f.local('i64');
+    f.if(exp.ltS(-1), () => {
+      whole.set(0);
+      fraction.set(1);
+    }, () => f.if(exp.eq(-1), () => {
+      whole.set(0);
+      fraction.set(mant);
+    }, () => {
+      const shift = f.let(i32(63).sub(exp).zext());
+      whole.set(mant.shrU(shift));
+      fraction.set(select(shift.eqz(), i64(0), mant.shl(i64(64).sub(shift))));
+    }));
+    const inexact = f.let(fraction.get.ne(0));
+    const half = f.let(fraction.get.shrU(63).wrap());
+    const rest = f.let(fraction.get.shl(1).ne(0));
+    const s = f.let(sign);
+    const up = f.let(
+      select(mode.eqz(), half.and(rest.or(whole.get.and(1).wrap())), select(mode.eq(1), inexact.and(s), select(mode.eq(2), inexact.and(s.xor(1)), i32(0)))),
+    );
+    const value = f.let(whole.get.add(up.zext()));
+    f.if(up.and(value.eqz()), invalid);
+    const limit = f.let(i64(1).shl(bits.sub(1).zext()));
+    f.if(value.gtU(limit.sub(s.xor(1).zext())), invalid);
+    f.if(inexact, () => flag(f, lib, cpu, f.let(i32(FSW.PE).or(up.shl(9)))));
+    f.return(select(s, value.neg(), value));
+    f.unreachable();
+  }),
+  /** Narrows to a float of 64 (`wide` 1) or 32 bits; the bits are returned. Rounding, overflow and underflow by the control word. */
+  routine('fpu_to_float', ['i32', 'i64', 'i32', 'i32'], ['i64'], (f, lib) => {
+    const cpu = f.p(0);
+    const mant = f.p(1);
+    const se = f.p(2);
+    const wide = f.p(3);
+    const sign = f.let(signOf(se).zext());
+    const fractionBits = f.let(select(wide, i64(52), i64(23)));
+    const signBit = f.let(sign.shl(select(wide, i64(63), i64(31))));
+    const most = f.let(select(wide, i32(0x7ff), i32(0xff)));
+    const bias = f.let(select(wide, i32(1023), i32(127)));
+    const pack = (exp: Val, fraction: Val): Val => signBit.or(exp.zext().shl(fractionBits)).or(fraction);
+    f.store('32', cpu, f.load('32', cpu, CPU.fsw).and(~FSW.C1), CPU.fsw);
+    f.if(isUnsupported(mant, se), () => {
+      flag(f, lib, cpu, FSW.IE);
+      f.return(select(wide, i64(0xfff8000000000000n), i64(0xffc00000n)));
+    });
+    f.if(se.and(0x7fff).eq(0x7fff), () => {
+      f.if(mant.shl(1).eqz(), () => f.return(pack(most, i64(0))));
+      f.if(mant.and(1n << 62n).eqz(), () => flag(f, lib, cpu, FSW.IE));
+      f.return(pack(most, mant.or(1n << 62n).shl(1).shrU(i64(64).sub(fractionBits))));
+    });
+    f.if(mant.eqz(), () => f.return(signBit));
+    const n = normalize(f, mant, se);
+    const fcw = f.let(f.load('32', cpu, CPU.fcw));
+    const mode = f.let(fcw.shrU(10).and(3));
+    const s = f.let(sign.wrap());
+    const exp = f.local('i32', n.exp.sub(BIAS).add(bias));
+    const value = f.local('i64');
+    const inexact = f.local('i32');
+    const up = f.local('i32');
+    const round = (drop: Val): void => {
+      // drop: 1 to 64 and more bits go.
+      const gone = f.let(select(drop.geU(64), n.mant, n.mant.and(i64(1).shl(drop).sub(1))));
+      const kept = f.let(select(drop.geU(64), i64(0), n.mant.shrU(drop)));
+      const half = f.let(select(drop.gtU(64), i64(0), n.mant.shrU(drop.sub(1)).and(1)).wrap());
+      const rest = f.let(select(drop.gtU(64), gone, gone.and(i64(1).shl(drop.sub(1)).sub(1))).ne(0));
+      inexact.set(gone.ne(0));
+      up.set(select(mode.eqz(), half.and(rest.or(kept.and(1).wrap())), select(mode.eq(1), inexact.get.and(s), select(mode.eq(2), inexact.get.and(s.xor(1)), i32(0)))));
+      value.set(kept.add(up.get.zext()));
+    };
+    const normalDrop = f.let(i64(63).sub(fractionBits));
+    round(normalDrop);
+    const hidden = f.let(i64(1).shl(fractionBits));
+    const carry = f.let(value.get.geU(hidden.shl(1)));
+    const tiny = f.let(exp.get.add(carry).leS(0));
+    f.if(tiny, () => {
+      f.if(fcw.and(FSW.UE).eqz(), () => {
+        flag(f, lib, cpu, FSW.UE);
+        f.return(i64(0));
+      });
+      round(f.let(normalDrop.add(i32(1).sub(exp.get).sext())));
+      f.if(inexact.get, () => flag(f, lib, cpu, f.let(i32(FSW.UE | FSW.PE).or(up.get.shl(9)))));
+      // value may have become the smallest normal: its hidden bit is the exponent 1.
+      f.return(signBit.or(value.get));
+    });
+    f.if(carry, () => {
+      value.set(value.get.shrU(1));
+      exp.set(exp.get.add(1));
+    });
+    f.if(exp.get.geS(most), () => {
+      f.if(fcw.and(FSW.OE).eqz(), () => {
+        flag(f, lib, cpu, FSW.OE);
+        f.return(i64(0));
+      });
+      flag(f, lib, cpu, FSW.OE | FSW.PE);
+      const away = f.let(mode.eqz().or(mode.eq(1).and(s)).or(mode.eq(2).and(s.xor(1))));
+      f.if(away, () => f.store('32', cpu, f.load('32', cpu, CPU.fsw).or(FSW.C1), CPU.fsw));
+      f.return(select(away, pack(most, i64(0)), pack(most.sub(1), hidden.sub(1))));
+    });
+    f.if(inexact.get, () => flag(f, lib, cpu, f.let(i32(FSW.PE).or(up.get.shl(9)))));
+    f.return(pack(exp.get, value.get.and(hidden.sub(1))));
+    f.unreachable();
+  }),
+  /**
+   * Compares; the answer is C3 (equal), C0 (less), all three (unordered) at their FSW positions. `quiet`: only signalling NaNs
+   * are invalid (FUCOM).
+   */
+  routine('fpu_compare', ['i32', 'i64', 'i32', 'i64', 'i32', 'i32'], ['i32'], (f, lib) => {
+    const cpu = f.p(0);
+    const a = f.p(1);
+    const ase = f.p(2);
+    const b = f.p(3);
+    const bse = f.p(4);
+    const unordered = FSW.C0 | FSW.C2 | FSW.C3;
+    f.if(isUnsupported(a, ase).or(isUnsupported(b, bse)), () => {
+      flag(f, lib, cpu, FSW.IE);
+      f.return(i32(unordered));
+    });
+    const aNan = f.let(isNan(a, ase));
+    const bNan = f.let(isNan(b, bse));
+    f.if(aNan.or(bNan), () => {
+      const signalling = f.let(aNan.and(a.and(1n << 62n).eqz()).or(bNan.and(b.and(1n << 62n).eqz())));
+      f.if(f.p(5).eqz().or(signalling), () => flag(f, lib, cpu, FSW.IE));
+      f.return(i32(unordered));
+    });
+    f.if(isDenormal(a, ase).or(isDenormal(b, bse)), () => flag(f, lib, cpu, FSW.DE));
+    f.if(a.or(b).eqz(), () => f.return(i32(FSW.C3)));
+    const as = f.let(signOf(ase));
+    const bs = f.let(signOf(bse));
+    // A pseudo-denormal has the exponent of the smallest normal.
+    const ae = f.let(select(ase.and(0x7fff).eqz().and(a.ltS(0)), i32(1), ase.and(0x7fff)));
+    const be = f.let(select(bse.and(0x7fff).eqz().and(b.ltS(0)), i32(1), bse.and(0x7fff)));
+    f.if(as.ne(bs), () => f.return(select(as, i32(FSW.C0), i32(0))));
+    f.if(ae.eq(be).and(a.eq(b)), () => f.return(i32(FSW.C3)));
+    const less = f.let(ae.ltU(be).or(ae.eq(be).and(a.ltU(b))));
+    f.return(select(less.ne(as), i32(FSW.C0), i32(0)));
+    f.unreachable();
+  }),
+  /** FRNDINT: rounds to an integral value. */
+  routine('fpu_integral', ['i32', 'i64', 'i32'], [], (f, lib) => {
+    const cpu = f.p(0);
+    const mant = f.p(1);
+    const se = f.p(2);
+    f.if(isUnsupported(mant, se), () => indefinite(f, lib, cpu));
+    f.if(isNan(mant, se), () => {
+      f.if(mant.and(1n << 62n).eqz(), () => flag(f, lib, cpu, FSW.IE));
+      result(f, cpu, mant.or(1n << 62n), se);
+      f.return();
+    });
+    const exp = f.let(se.and(0x7fff).sub(BIAS));
+    f.if(isDenormal(mant, se), () => denormal(f, lib, cpu));
+    f.if(mant.eqz().or(exp.geS(63)), () => {
+      result(f, cpu, mant, se);
+      f.return();
+    });
+    const mode = f.let(f.load('32', cpu, CPU.fcw).shrU(10).and(3));
+    const s = f.let(signOf(se));
+    const small = f.let(exp.ltS(0));
+    const shift = f.let(select(small, i64(0), i32(63).sub(exp).zext()));
+    const fraction = f.let(select(small, select(exp.eq(-1), mant, i64(1)), mant.shl(i64(64).sub(shift))));
+    const whole = f.let(select(small, i64(0), mant.shrU(shift)));
+    const inexact = f.let(fraction.ne(0));
+    const half = f.let(fraction.shrU(63).wrap());
+    const up = f.let(
+      select(mode.eqz(), half.and(fraction.shl(1).ne(0).or(whole.and(1).wrap())), select(mode.eq(1), inexact.and(s), select(mode.eq(2), inexact.and(s.xor(1)), i32(0)))),
+    );
+    const value = f.let(whole.add(up.zext()));
+    f.store('32', cpu, f.load('32', cpu, CPU.fsw).and(~FSW.C1), CPU.fsw);
+    f.if(inexact, () => flag(f, lib, cpu, f.let(i32(FSW.PE).or(up.shl(9)))));
+    f.if(value.eqz(), () => {
+      result(f, cpu, i64(0), s.shl(15));
+      f.return();
+    });
+    const left = f.let(value.clz());
+    result(f, cpu, value.shl(left), i32(BIAS + 63).sub(left.wrap()).or(s.shl(15)));
+  }),
+];
+
+function widen(f: FunctionBuilder, lib: Library, cpu: Val, signBit: Val, exponent: Val, fractionTop: Val, most: number, bias: number): void {
+  const sign = f.let(signBit.shl(15));
+  const exp = f.let(exponent);
+  const fraction = f.let(fractionTop.shrU(1));
+  f.if(exp.eq(most), () => {
+    result(f, cpu, fraction.or(INTEGER_BIT), sign.or(0x7fff));
+    f.return();
+  });
+  f.if(exp.eqz(), () => {
+    f.if(fraction.eqz(), () => {
+      result(f, cpu, i64(0), sign);
+      f.return();
+    });
+    flag(f, lib, cpu, FSW.DE);
+    const shift = f.let(fraction.clz());
+    result(f, cpu, fraction.shl(shift), i32(BIAS - bias + 1).sub(shift.wrap()).or(sign));
+    f.return();
+  });
+  result(f, cpu, fraction.or(INTEGER_BIT), exp.add(BIAS - bias).or(sign));
+}
