@@ -1,4 +1,4 @@
-/** x87 instructions (Intel SDM vol. 2; AMD APM vol. 5). Not here: FBLD, FBSTP, FPREM, FXTRACT, FSCALE and the transcendentals. */
+/** x87 instructions (Intel SDM vol. 2; AMD APM vol. 5). Not here yet: FBLD, FBSTP, FXTRACT and the transcendentals. */
 import { CPU, RAX } from '../layout.ts';
 import { FSW } from '../runtime/fpu.ts';
 import type { Sem } from '../sem.ts';
@@ -21,6 +21,12 @@ const write = (e: Sem, i: Val | number, { mant, se }: Value): void => e.call('fp
 const push = (e: Sem, { mant, se }: Value): void => e.call('fpu_push', e.cpu, mant, se);
 const pop = (e: Sem): void => e.call('fpu_pop', e.cpu);
 const begin = (e: Sem): void => e.call('fpu_begin', e.cpu, e.record());
+/** As begin, for what leaves C1 alone unless the stack is at fault. */
+function beginKeepingC1(e: Sem): void {
+  const c1 = e.f.let(e.field32(CPU.fsw).and(FSW.C1));
+  begin(e);
+  e.setField32(CPU.fsw, e.field32(CPU.fsw).or(c1));
+}
 const blocked = (e: Sem): Val => e.callValue('fpu_blocked', e.cpu);
 /** FDP shows the offset of the operand, not its linear address. */
 const notePointer = (e: Sem): void => e.setField64(CPU.fdp, e.effective());
@@ -173,7 +179,7 @@ function compareMemory(e: Sem, source: Source, pops: number): void {
 /** FCOMI and its kin set ZF, PF, CF; OF, SF, AF are cleared. */
 function compareFlags(e: Sem, quiet: boolean, popAfter: boolean): void {
   const { f } = e;
-  begin(e);
+  beginKeepingC1(e);
   const i = e.registerNumber(0);
   const set = (codes: Val): void => e.setStatus(f.let(codes.shrU(8).and(1).or(codes.shrU(8).and(4)).or(codes.shrU(8).and(0x40))));
   f.if(
@@ -393,7 +399,14 @@ function store(e: Sem, popAfter: boolean): void {
 }
 def('fst', 'DD /2:r STi', (e) => store(e, false));
 def('fstp', 'DD /3:r STi', (e) => store(e, true));
-def('fstp', 'D9 /3:r STi', (e) => store(e, true));
+// An alias that reports nothing: an empty register is popped and not copied.
+def('fstpnce', 'D9 /3:r STi', (e) => {
+  const { f } = e;
+  begin(e);
+  const i = e.registerNumber(0);
+  f.if(empty(e, 0).eqz(), () => write(e, i, st(e, 0)));
+  pop(e);
+});
 def('fstp', 'DF /2:r STi', (e) => store(e, true));
 def('fstp', 'DF /3:r STi', (e) => store(e, true));
 for (const opcode of ['D9', 'DD', 'DF']) {
@@ -428,7 +441,7 @@ for (const [name, enc, condition] of [
   ['fcmovnu', 'DB /3:r', 11],
 ] as const) {
   def(name, `${enc} STi`, (e) => {
-    begin(e);
+    beginKeepingC1(e);
     const i = e.registerNumber(0);
     withOperands(e, [0, i], 0, false, () => e.f.if(e.condition(condition), () => write(e, 0, st(e, i))));
   });
@@ -482,6 +495,81 @@ for (const [name, modrm, routine] of [['fsqrt', 'FA', 'fpu_sqrt'], ['frndint', '
     });
   });
 }
+for (const [name, modrm, nearest] of [['fprem', 'F8', 0], ['fprem1', 'F5', 1]] as const) {
+  def(name, `D9 =${modrm} -`, (e) => {
+    begin(e);
+    e.setField32(CPU.fsw, e.field32(CPU.fsw).and(~FSW.C2));
+    withOperands(e, [0, 1], 0, false, () => {
+      const a = st(e, 0);
+      const b = st(e, 1);
+      e.call('fpu_remainder', e.cpu, a.mant, a.se, b.mant, b.se, i32(nearest));
+      e.f.if(blocked(e).eqz(), () => write(e, 0, wide(e)));
+    });
+  });
+}
+def('fscale', 'D9 =FD -', (e) => {
+  begin(e);
+  withOperands(e, [0, 1], 0, false, () => {
+    const a = st(e, 0);
+    const b = st(e, 1);
+    e.call('fpu_scale', e.cpu, a.mant, a.se, b.mant, b.se);
+    e.f.if(blocked(e).eqz(), () => write(e, 0, wide(e)));
+  });
+});
+
+// Environment and state.
+const ENVIRONMENT = { 2: 14, 4: 28, 8: 28 } as const;
+const environmentBytes = (e: Sem): number => ENVIRONMENT[e.size as 2 | 4 | 8];
+const initialise = (e: Sem): void => {
+  e.setField32(CPU.fcw, 0x37f);
+  for (const field of [CPU.fsw, CPU.ftop, CPU.ftw, CPU.fop]) e.setField32(field, 0);
+  for (const field of [CPU.fip, CPU.fdp]) e.setField64(field, 0);
+};
+def('fnstenv', 'D9 /6:m v M', (e) => {
+  const address = e.address(0, environmentBytes(e), true);
+  e.call('probe_write', e.cpu, address, i32(environmentBytes(e)));
+  e.call('fpu_store_environment', e.cpu, address, i32(e.size));
+  e.setField32(CPU.fcw, e.field32(CPU.fcw).or(0x3f));
+  e.call('fpu_summary', e.cpu);
+});
+def('fldenv', 'D9 /4:m v M', (e) => {
+  e.call('fpu_wait', e.cpu);
+  const address = e.address(0, environmentBytes(e), false);
+  // The first word is read first: its page fault comes before a later word's other fault.
+  e.call('probe_read', e.cpu, address, i32(2));
+  e.call('probe_read', e.cpu, address, i32(environmentBytes(e)));
+  e.call('fpu_load_environment', e.cpu, address, i32(e.size));
+});
+def('fnsave', 'DD /6:m v M', (e) => {
+  const { f } = e;
+  const bytes = environmentBytes(e);
+  const address = e.address(0, bytes + 80, true);
+  e.call('probe_write', e.cpu, address, i32(bytes + 80));
+  e.call('fpu_store_environment', e.cpu, address, i32(e.size));
+  for (let n = 0; n < 8; n++) {
+    const value = st(e, n);
+    e.store(f.let(address.add(bytes + n * 10)), 8, value.mant);
+    e.store(f.let(address.add(bytes + n * 10 + 8)), 2, value.se);
+  }
+  initialise(e);
+});
+def('frstor', 'DD /4:m v M', (e) => {
+  const { f } = e;
+  e.call('fpu_wait', e.cpu);
+  const bytes = environmentBytes(e);
+  const address = e.address(0, bytes + 80, false);
+  e.call('probe_read', e.cpu, address, i32(2));
+  e.call('probe_read', e.cpu, address, i32(bytes + 80));
+  e.call('fpu_load_environment', e.cpu, address, i32(e.size));
+  const tags = e.field32(CPU.ftw);
+  for (let n = 0; n < 8; n++) {
+    const mant = e.load(f.let(address.add(bytes + n * 10)), 8);
+    const se = e.load(f.let(address.add(bytes + n * 10 + 8)), 2);
+    write(e, n, { mant, se });
+  }
+  e.setField32(CPU.ftw, tags);
+});
+
 /** Constants: significand truncated, the bits after it, and the exponent; rounded by the rounding control. */
 for (const [name, modrm, mant, exponent, nextBit] of [
   ['fld1', 'E8', 0x8000000000000000n, 0x3fff, 0],
@@ -524,11 +612,7 @@ def('ffreep', 'DF /0:r STi', (e) => free(e, true));
 def('fnop', 'D9 =D0 -', (e) => begin(e));
 
 // Control instructions.
-def('fninit', 'DB =E3 -', (e) => {
-  e.setField32(CPU.fcw, 0x37f);
-  for (const field of [CPU.fsw, CPU.ftop, CPU.ftw, CPU.fop]) e.setField32(field, 0);
-  for (const field of [CPU.fip, CPU.fdp]) e.setField64(field, 0);
-});
+def('fninit', 'DB =E3 -', initialise);
 def('fnclex', 'DB =E2 -', (e) => e.setField32(CPU.fsw, e.field32(CPU.fsw).and(FSW.C0 | FSW.C1 | FSW.C2 | FSW.C3)));
 for (const modrm of ['E0', 'E1', 'E4']) def('fnop', `DB =${modrm} -`, () => undefined);
 def('fnstcw', 'D9 /7:m Mw=', (e) => e.set(0, e.field32(CPU.fcw)));

@@ -383,6 +383,13 @@ export const fpuRoutines: readonly Routine[] = [
     const aInf = f.let(isInf(a, ase));
     const bInf = f.let(isInf(b, bse));
     f.if(aInf.and(bInf).or(a.eqz().and(ase.and(0x7fff).eqz()).and(b.eqz()).and(bse.and(0x7fff).eqz())), () => indefinite(f, lib, cpu));
+    // Division by zero comes before a denormal dividend's exception.
+    const bZero = f.let(b.eqz().and(bse.and(0x7fff).eqz()));
+    f.if(bZero.and(ase.and(0x7fff).ne(0x7fff)).and(isUnsupported(a, ase).eqz()), () => {
+      flag(f, lib, cpu, FSW.ZE);
+      result(f, cpu, i64(INTEGER_BIT), sign.shl(15).or(0x7fff));
+      f.return();
+    });
     specialOperands(f, lib, cpu, a, ase, b, bse);
     f.if(aInf, () => {
       result(f, cpu, i64(INTEGER_BIT), sign.shl(15).or(0x7fff));
@@ -390,11 +397,6 @@ export const fpuRoutines: readonly Routine[] = [
     });
     f.if(bInf.or(a.eqz()), () => {
       result(f, cpu, i64(0), sign.shl(15));
-      f.return();
-    });
-    f.if(b.eqz(), () => {
-      flag(f, lib, cpu, FSW.ZE);
-      result(f, cpu, i64(INTEGER_BIT), sign.shl(15).or(0x7fff));
       f.return();
     });
     const na = normalize(f, a, ase);
@@ -641,6 +643,196 @@ export const fpuRoutines: readonly Routine[] = [
     const less = f.let(ae.ltU(be).or(ae.eq(be).and(a.ltU(b))));
     f.return(select(less.ne(as), i32(FSW.C0), i32(0)));
     f.unreachable();
+  }),
+  /** Stores the environment at `address`: 14 bytes (`size` 2) or 28, in the format of the mode (SDM vol. 1, 8.1.10). */
+  routine('fpu_store_environment', ['i32', 'i64', 'i32'], [], (f, lib) => {
+    const cpu = f.p(0);
+    const at = f.p(1);
+    const narrow = f.let(f.p(2).eq(2));
+    const fsw = f.let(f.load('32', cpu, CPU.fsw).or(f.load('32', cpu, CPU.ftop).shl(11)));
+    const tags = f.local('i32', 0);
+    for (let n = 0; n < 8; n++) {
+      const register = f.let(cpu.add(CPU.st + n * 16));
+      const mant = f.let(f.load('64', register));
+      const exp = f.let(f.load('16u', register, 8).and(0x7fff));
+      const kind = select(mant.eqz().and(exp.eqz()), i32(1), select(exp.eqz().or(exp.eq(0x7fff)).or(mant.geS(0)), i32(2), i32(0)));
+      const full = select(f.load('32', cpu, CPU.ftw).shrU(n).and(1), kind, i32(3));
+      tags.set(tags.get.or(full.shl(n * 2)));
+    }
+    // AMD shows the pointers only while an exception is pending.
+    const hidden = f.let(f.load('32', cpu, CPU.fsw).and(FSW.ES).eqz().and(f.load('32', cpu, CPU.vendor).eqz()));
+    const shown = (field: number): Val => f.let(select(hidden, i32(0), f.load('32', cpu, field)));
+    const fip = shown(CPU.fip);
+    const fdp = shown(CPU.fdp);
+    const fop = shown(CPU.fop);
+    const real = f.callValue(lib('in_protected_mode'), cpu).eqz();
+    const isReal = f.let(real);
+    const wordOf = (real16: Val, protectedValue: Val): Val => select(isReal, real16, protectedValue);
+    f.if(narrow, () => {
+      const values = [
+        f.load('32', cpu, CPU.fcw),
+        fsw,
+        tags.get,
+        fip,
+        wordOf(fip.shrU(4).and(0xf000).or(fop), i32(0)),
+        fdp,
+        wordOf(fdp.shrU(4).and(0xf000), i32(0)),
+      ];
+      for (const [k, value] of values.entries()) f.call(lib('st16'), cpu, at.add(k * 2), value);
+    }, () => {
+      const high = 0xffff0000 | 0;
+      const values = [
+        f.load('32', cpu, CPU.fcw).or(high),
+        fsw.or(high),
+        tags.get.or(high),
+        wordOf(fip.and(0xffff), fip),
+        wordOf(fip.shrU(4).and(0x0ffff000).or(fop), fop.shl(16)),
+        wordOf(fdp.and(0xffff), fdp),
+        wordOf(fdp.shrU(4).and(0x0ffff000), i32(high)),
+      ];
+      for (const [k, value] of values.entries()) f.call(lib('st32'), cpu, at.add(k * 4), value);
+    });
+  }),
+  routine('fpu_load_environment', ['i32', 'i64', 'i32'], [], (f, lib) => {
+    const cpu = f.p(0);
+    const at = f.p(1);
+    const narrow = f.let(f.p(2).eq(2));
+    const word = (k: number): Val =>
+      f.ifValue(narrow, () => f.callValue(lib('ld16'), cpu, at.add(k * 2)), () => f.callValue(lib('ld32'), cpu, at.add(k * 4)));
+    const values = [0, 1, 2, 3, 4, 5, 6].map(word) as [Val, Val, Val, Val, Val, Val, Val];
+    const isReal = f.let(f.callValue(lib('in_protected_mode'), cpu).eqz());
+    const [fcw, fsw, tags, fip, fop, fdp, fds] = values;
+    f.store('32', cpu, fcw.and(0x1f3f).or(0x40), CPU.fcw);
+    f.store('32', cpu, fsw.and(0x477f), CPU.fsw);
+    f.store('32', cpu, fsw.shrU(11).and(7), CPU.ftop);
+    const valid = f.local('i32', 0);
+    for (let n = 0; n < 8; n++) valid.set(valid.get.or(tags.shrU(n * 2).and(3).ne(3).shl(n)));
+    f.store('32', cpu, valid.get, CPU.ftw);
+    const wideReal = f.let(isReal.and(narrow.eqz()));
+    const narrowReal = f.let(isReal.and(narrow));
+    const pointer = (low: Val, upper: Val): Val =>
+      select(wideReal, low.and(0xffff).or(upper.and(0x0ffff000).shl(4)), select(narrowReal, low.or(upper.and(0xf000).shl(4)), low)).zext();
+    f.store('64', cpu, pointer(fip, fop), CPU.fip);
+    f.store('64', cpu, pointer(fdp, fds), CPU.fdp);
+    f.store('32', cpu, select(isReal, fop.and(0x7ff), select(narrow, i32(0), fop.shrU(16).and(0x7ff))), CPU.fop);
+    f.call(lib('fpu_summary'), cpu);
+  }),
+  /** FSCALE: a * 2^trunc(b). */
+  routine('fpu_scale', ['i32', 'i64', 'i32', 'i64', 'i32'], [], (f, lib) => {
+    const cpu = f.p(0);
+    const a = f.p(1);
+    const ase = f.p(2);
+    const b = f.p(3);
+    const bse = f.p(4);
+    const bInf = f.let(isInf(b, bse));
+    const aInf = f.let(isInf(a, ase));
+    const aZero = f.let(a.eqz().and(ase.and(0x7fff).eqz()));
+    const negative = f.let(bse.and(0x8000).bool());
+    f.if(bInf.and(select(negative, aInf, aZero)), () => indefinite(f, lib, cpu));
+    specialOperands(f, lib, cpu, a, ase, b, bse);
+    f.if(bInf, () => {
+      const sign = f.let(ase.and(0x8000));
+      f.if(negative, () => result(f, cpu, i64(0), sign), () => result(f, cpu, i64(INTEGER_BIT), sign.or(0x7fff)));
+      f.return();
+    });
+    f.if(aInf.or(aZero), () => {
+      result(f, cpu, a, ase);
+      f.return();
+    });
+    const exp = f.let(bse.and(0x7fff).sub(BIAS));
+    // Beyond 2^16 the result overflows or underflows whatever a is.
+    const amount = f.local('i32', 0);
+    f.if(exp.geS(16), () => amount.set(0x10000), () => f.if(exp.geS(0), () => amount.set(b.shrU(i32(63).sub(exp).zext()).wrap())));
+    f.if(negative, () => amount.set(amount.get.neg()));
+    const n = normalize(f, a, ase);
+    f.call(lib('fpu_round'), cpu, signOf(ase), n.exp.add(amount.get), n.mant, i64(0), i32(64));
+  }),
+  /**
+   * FPREM (`nearest` 0) and FPREM1: at most 63 bits of the quotient at a time. Condition codes: C2 unfinished, else C0 C3 C1 the
+   * quotient's low three bits.
+   */
+  routine('fpu_remainder', ['i32', 'i64', 'i32', 'i64', 'i32', 'i32'], [], (f, lib) => {
+    const cpu = f.p(0);
+    const a = f.p(1);
+    const ase = f.p(2);
+    const b = f.p(3);
+    const bse = f.p(4);
+    const codes = FSW.C0 | FSW.C1 | FSW.C2 | FSW.C3;
+    const clear = (which: number): void => f.store('32', cpu, f.load('32', cpu, CPU.fsw).and(~which), CPU.fsw);
+    // An invalid operation leaves C0 and C3.
+    clear(FSW.C1 | FSW.C2);
+    const aInf = f.let(isInf(a, ase));
+    const bZero = f.let(b.eqz().and(bse.and(0x7fff).eqz()));
+    f.if(aInf.and(isNan(b, bse).eqz()).or(bZero.and(isNan(a, ase).eqz())), () => indefinite(f, lib, cpu));
+    specialOperands(f, lib, cpu, a, ase, b, bse);
+    clear(codes);
+    f.if(isInf(b, bse).or(a.eqz()), () => {
+      result(f, cpu, a, ase);
+      f.return();
+    });
+    const na = normalize(f, a, ase);
+    const nb = normalize(f, b, bse);
+    const d = f.let(na.exp.sub(nb.exp));
+    const sign = f.local('i32', signOf(ase));
+    f.if(d.ltS(-1), () => {
+      f.call(lib('fpu_round'), cpu, sign.get, na.exp, na.mant, i64(0), i32(64));
+      f.return();
+    });
+    // Partial: reduce the exponent difference by N between 32 and 63.
+    const partial = f.let(d.geS(64));
+    const steps = f.let(select(partial, d.and(31).or(32), d));
+    const rem = f.local('i64', na.mant);
+    const carry = f.local('i32', 0);
+    const quotient = f.local('i64', 0);
+    const count = f.local('i32', select(steps.ltS(0), i32(-1), steps));
+    f.block((end) => {
+      f.brIf(end, steps.ltS(0));
+      f.loop((again) => {
+        const fits = f.let(carry.get.or(rem.get.geU(nb.mant)));
+        quotient.set(quotient.get.shl(1).or(fits.zext()));
+        f.if(fits, () => rem.set(rem.get.sub(nb.mant)));
+        f.brIf(end, count.get.eqz());
+        carry.set(rem.get.shrU(63).wrap());
+        rem.set(rem.get.shl(1));
+        count.set(count.get.sub(1));
+        f.br(again);
+      });
+    });
+    f.if(partial, () => {
+      f.store('32', cpu, f.load('32', cpu, CPU.fsw).or(FSW.C2), CPU.fsw);
+      f.if(rem.get.eqz(), () => {
+        result(f, cpu, i64(0), sign.get.shl(15));
+        f.return();
+      });
+      const left = f.let(rem.get.clz());
+      f.call(lib('fpu_round'), cpu, sign.get, na.exp.sub(steps).sub(left.wrap()), rem.get.shl(left), i64(0), i32(64));
+      f.return();
+    });
+    const exp = f.local('i32', nb.exp);
+    f.if(steps.ltS(0), () => exp.set(na.exp));
+    f.if(f.p(5), () => {
+      // To nearest: another subtraction when the remainder is above half the divisor, or half with an odd quotient.
+      const below = f.let(steps.ltS(0));
+      const twiceCarry = f.let(select(below, i32(0), rem.get.shrU(63).wrap()));
+      const twice = f.let(select(below, rem.get, rem.get.shl(1)));
+      const more = f.let(twiceCarry.or(twice.gtU(nb.mant)).or(twice.eq(nb.mant).and(quotient.get.and(1).wrap())));
+      f.if(more, () => {
+        quotient.set(quotient.get.add(1));
+        sign.set(sign.get.xor(1));
+        // divisor - remainder, at the divisor's exponent; below: the remainder has half its weight.
+        f.if(below, () => {
+          // 2 * divisor - remainder at exponent - 1 may need 65 bits: only when the remainder exceeds half, so it does not.
+          rem.set(nb.mant.shl(1).sub(rem.get));
+        }, () => rem.set(nb.mant.sub(rem.get)));
+      });
+    });
+    const q = f.let(quotient.get.wrap());
+    const bits = f.let(q.shrU(2).and(1).shl(8).or(q.shrU(1).and(1).shl(14)).or(q.and(1).shl(9)));
+    f.if(rem.get.eqz(), () => result(f, cpu, i64(0), signOf(ase).shl(15)), () => {
+      const left = f.let(rem.get.clz());
+      f.call(lib('fpu_round'), cpu, sign.get, exp.get.sub(left.wrap()), rem.get.shl(left), i64(0), i32(64));
+    });
+    f.store('32', cpu, f.load('32', cpu, CPU.fsw).and(~codes).or(bits), CPU.fsw);
   }),
   /** FRNDINT: rounds to an integral value. */
   routine('fpu_integral', ['i32', 'i64', 'i32'], [], (f, lib) => {
