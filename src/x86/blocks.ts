@@ -35,6 +35,9 @@ export class Blocks {
   readonly #insn = new Insn();
   readonly #scratch = new Uint8Array(32);
   #next: number;
+  /** Of the block being decoded, by instruction. */
+  readonly #flagUse: FlagUse[] = [];
+  readonly #deadHandler: number[] = [];
   /** Blocks by frame (host address >> 12). */
   #byFrame = new Map<number, Block[]>();
   /** Addresses (rip) at which a debugger wants to stop: set by `setBreakpoints`. */
@@ -172,6 +175,9 @@ export class Blocks {
       else if (unitFault(entry, modeWord) === 'nm') entry = this.#pseudo.nm;
       const variant = entry === insn.entry ? insn.variant : variantKey(entry.sizes[0] ?? 4, false, 0);
       offset += insn.length;
+      const touchesMemory = insn.mem && entry.def.name !== 'lea' && entry.def.name !== 'nop';
+      this.#flagUse[count] = touchesMemory || entry !== insn.entry ? 'other' : flagUse(entry);
+      this.#deadHandler[count] = (insn.mem || entry !== insn.entry ? undefined : entry.handlers[variant]?.deadFlags) ?? 0;
       this.#writeRecord(record, entry, variant, insn, mode, ripLow, ripHigh, offset);
       count++;
       record += REC.size;
@@ -194,6 +200,7 @@ export class Blocks {
       record += REC.size;
     }
     for (let k = 0; k < count; k++) this.#u32[(start + k * REC.size + REC.after) >> 2] = count - 1 - k;
+    this.#dropDeadFlags(start, count);
     if (single) {
       const last = start + (count - 1) * REC.size;
       this.#u32[(last + REC.taken) >> 2] = 1;
@@ -201,6 +208,22 @@ export class Blocks {
     }
     this.#next = record;
     return { record: start, host, length: Math.max(1, at - host), secondHost, mode: modeWord, ripLow, ripHigh, stale: false };
+  }
+
+  /**
+   * Flags that a later instruction of the block overwrites are not computed, when nothing between can fault, look at them
+   * or end the block. Events come only between blocks, and a block that is stepped has one instruction.
+   */
+  #dropDeadFlags(start: number, count: number): void {
+    let dead = false;
+    for (let k = count - 1; k >= 0; k--) {
+      const handler = this.#deadHandler[k] as number;
+      const record = start + k * REC.size;
+      if (dead && handler !== 0 && (this.#u16[record >> 1] as number) >= CASE.hot) this.#u16[record >> 1] = handler;
+      const use = this.#flagUse[k];
+      if (use === 'writes') dead = true;
+      else if (use === 'other') dead = false;
+    }
   }
 
   /** rip + offset, cut to 32 bits outside 64-bit mode (16-bit code may run past 64 KiB only to fault at its limit). */
@@ -458,6 +481,18 @@ export class Blocks {
     this.#next = records;
     this.flushes++;
   }
+}
+
+/** `writes`: all status flags, reading none; `keeps`: neither reads nor writes; both without any fault. */
+type FlagUse = 'writes' | 'keeps' | 'other';
+const WRITES_FLAGS = new Set(['add', 'or', 'and', 'sub', 'xor', 'cmp', 'test', 'neg', 'imul']);
+const KEEPS_FLAGS = new Set(['mov', 'lea', 'movzx', 'movsx', 'movsxd', 'not', 'nop', 'bswap']);
+
+/** Of a register form. MOV to segment, control and debug registers is another definition of that name: it may fault. */
+function flagUse(entry: Entry): FlagUse {
+  if (WRITES_FLAGS.has(entry.def.name)) return 'writes';
+  if (KEEPS_FLAGS.has(entry.def.name) && entry.operands.every(({ kind }) => 'EGZI'.includes(kind) || kind === 'M')) return 'keeps';
+  return 'other';
 }
 
 /** Instructions whose memory references without modrm go through SS. */

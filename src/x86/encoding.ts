@@ -71,7 +71,12 @@ export interface Entry {
   /** Operand sizes for which variants exist. */
   readonly sizes: readonly Size[];
   /** Case and slot of each variant, by `variantKey`; filled by the engine. */
-  readonly handlers: { handler: number; slot: number }[];
+  readonly handlers: {
+    handler: number;
+    slot: number;
+    /** Case of a copy that leaves dead status flags out; undefined: there is none. */
+    deadFlags?: number;
+  }[];
 }
 
 const SIZE_LETTERS: Readonly<Record<string, SizeRule>> = { b: 1, w: 2, d: 4, q: 8, v: 'v', y: 'y', z: 'z', x: 16, u: 16, t: 10, p: 'p', '': 'none' };

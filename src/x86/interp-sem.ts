@@ -1,7 +1,7 @@
 /** The interpreter's side of Sem: operands come from a pre-decoded record. */
 import { operandBytes, type Entry, type OperandSpec } from './encoding.ts';
 import { CPU, REC, RECFLAG, TLB, VEC } from './layout.ts';
-import { Sem, truncate, type Library, type Size } from './sem.ts';
+import { FLAGS, Sem, truncate, type Library, type Size } from './sem.ts';
 import { tlbEntry, tlbHit } from './runtime/memory.ts';
 import type { FunctionBuilder } from './wasm/function.ts';
 import { i32, type Val } from './wasm/value.ts';
@@ -21,20 +21,61 @@ export class InterpSem extends Sem {
   /** In line in the switch: 64-bit mode, 64-bit addresses, memory fast path in line. */
   readonly #hot: HotFlow | undefined;
   #address: Val | undefined;
+  /** The status flags that it would set are overwritten before anybody can see them. */
+  readonly #deadFlags: boolean;
   /** Host address of a read-modify-write operand, 0 when it takes the slow path. */
   #rmwHost: Val | undefined;
 
-  constructor(f: FunctionBuilder, cpu: Val, record: Val, lib: Library, entry: Entry, size: Size, mem: boolean, rep: 'none' | 'repe' | 'repne', hot?: HotFlow) {
+  constructor(f: FunctionBuilder, cpu: Val, record: Val, lib: Library, entry: Entry, size: Size, mem: boolean, rep: 'none' | 'repe' | 'repne', hot?: HotFlow, deadFlags = false) {
     super(f, cpu, lib, size, mem, rep);
     this.#entry = entry;
     this.#record = record;
     this.#hot = hot;
+    this.#deadFlags = deadFlags;
   }
 
   #spec(i: number): OperandSpec {
     const spec = this.#entry.operands[i];
     if (spec === undefined) throw new Error(`${this.#entry.def.name} has no operand ${i}`);
     return spec;
+  }
+
+  override setFlags(kind: number, values: { a?: Val; b?: Val; r: Val }): void {
+    if (!this.#deadFlags) super.setFlags(kind, values);
+  }
+  /** In the hot switch the kinds that comparisons leave are looked at in line. */
+  override condition(cc: number): Val {
+    const { f, cpu } = this;
+    const group = cc >> 1;
+    if (!this.#hot || group === 0 || group === 5) return super.condition(cc);
+    const kind = f.let(f.load('32', cpu, CPU.flagKind));
+    const r = f.let(f.load('64', cpu, CPU.flagR));
+    const sign = (value: Val): Val => value.shrU(63).wrap();
+    // Zero and sign are those of r in every kind but the explicit one; the others in line after a subtraction only.
+    const easy = group === 2 || group === 4;
+    const value = f.ifValue(
+      easy ? kind.ne(FLAGS.explicit) : kind.eq(FLAGS.sub),
+      () => {
+        if (group === 2) return r.eqz();
+        if (group === 4) return sign(r);
+        const a = f.let(f.load('64', cpu, CPU.flagA));
+        const b = f.let(f.load('64', cpu, CPU.flagB));
+        if (group === 1 || group === 3) {
+          const borrow = sign(a.not().and(b).or(a.not().or(b).and(r)));
+          return group === 1 ? borrow : borrow.or(r.eqz());
+        }
+        const less = sign(a.xor(b).and(a.xor(r)).xor(r));
+        return group === 6 ? less : less.or(r.eqz());
+      },
+      () => f.callValue(this.lib(`cond_${group}`), cpu),
+    );
+    return value.xor(cc & 1);
+  }
+  override mergeStatus(mask: number, flags: Val): void {
+    if (!this.#deadFlags) super.mergeStatus(mask, flags);
+  }
+  override setFlagsKeepingCarry(kind: number, a: Val, r: Val): void {
+    if (!this.#deadFlags) super.setFlagsKeepingCarry(kind, a, r);
   }
 
   record(): Val {

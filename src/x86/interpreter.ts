@@ -39,6 +39,7 @@ interface Variant {
   readonly size: Size;
   readonly mem: boolean;
   readonly rep: 0 | 1 | 2;
+  readonly deadFlags?: boolean;
 }
 
 const REP = ['none', 'repe', 'repne'] as const;
@@ -52,6 +53,11 @@ function variantsOf(entry: Entry): Variant[] {
   }
   return list;
 }
+
+/**
+ * Instructions that are worth a copy without flags: in compiled code most flags are dead. blocks.ts decides where.
+ */
+const FLAG_WRITERS = new Set(['add', 'or', 'and', 'sub', 'xor', 'inc', 'dec', 'neg', 'imul', 'shl', 'shr', 'sar', 'rol', 'ror']);
 
 /** Name of a variant as hot.ts lists it: mnemonic, opcode text, size, r or m. */
 function variantName({ entry, size, mem, rep }: Variant): string {
@@ -88,7 +94,12 @@ export function buildInterpreter({ table, routines, pages }: InterpreterParts): 
         handler = CASE.hot + hot.length;
         hot.push(variant);
       }
-      entry.handlers[variantKey(size, mem, rep)] = { handler, slot };
+      const known: Entry['handlers'][number] = { handler, slot };
+      if (handler >= CASE.hot && entry.modrm && !mem && FLAG_WRITERS.has(entry.def.name)) {
+        known.deadFlags = CASE.hot + hot.length;
+        hot.push({ ...variant, deadFlags: true });
+      }
+      entry.handlers[variantKey(size, mem, rep)] = known;
     }
   }
   module.importTable({ module: 'env', name: 'handlers', minimum: module.tableSlots });
@@ -306,8 +317,8 @@ function writeRun(f: FunctionBuilder, lib: Library, tag: TagRef, handlerType: nu
             };
             for (const variant of hot) {
               cases.push(() => {
-                const { entry, size, mem, rep } = variant;
-                const sem = new InterpSem(f, cpu, ip.get, lib, entry, size, mem, REP[rep], { jump: follow });
+                const { entry, size, mem, rep, deadFlags } = variant;
+                const sem = new InterpSem(f, cpu, ip.get, lib, entry, size, mem, REP[rep], { jump: follow }, deadFlags);
                 entry.def.sem(sem);
                 if ((entry.def.ends ?? 'no') === 'no') advance();
               });

@@ -223,6 +223,10 @@ export abstract class Sem {
     if (values.b) this.setField64(CPU.flagB, values.b);
     this.setField64(CPU.flagR, values.r);
   }
+  /** INC and DEC: flags of a and r (`size` bytes) with CF as it was. */
+  setFlagsKeepingCarry(kind: number, a: Val, r: Val): void {
+    this.setFlags(kind, { a: this.sign64(a), b: this.carry().zext(), r: this.sign64(r) });
+  }
   /** r = a + b (+ carry): values of `size` bytes. */
   flagsAdd(a: Val, b: Val, r: Val, size: Size = this.size): void {
     this.setFlags(FLAGS.add, { a: signExtend64(a, size), b: signExtend64(b, size), r: signExtend64(r, size) });

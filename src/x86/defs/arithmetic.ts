@@ -105,9 +105,8 @@ export const arithmeticDefs: readonly Def[] = [
     sem: (e) => {
       const a = e.get(0);
       const r = e.f.let(e.trunc(a.add(1)));
-      const carry = e.carry();
       e.set(0, r);
-      e.setFlags(FLAGS.inc, { a: e.sign64(a), b: carry.zext(), r: e.sign64(r) });
+      e.setFlagsKeepingCarry(FLAGS.inc, a, r);
     },
   },
   {
@@ -116,9 +115,8 @@ export const arithmeticDefs: readonly Def[] = [
     sem: (e) => {
       const a = e.get(0);
       const r = e.f.let(e.trunc(a.sub(1)));
-      const carry = e.carry();
       e.set(0, r);
-      e.setFlags(FLAGS.dec, { a: e.sign64(a), b: carry.zext(), r: e.sign64(r) });
+      e.setFlagsKeepingCarry(FLAGS.dec, a, r);
     },
   },
   {
