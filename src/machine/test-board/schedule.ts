@@ -42,7 +42,9 @@ export function nextTurn(board: TestBoard, now: number, nextEvent: number): Turn
   if (vp !== undefined) vp.activity = 'running';
   // Alone, a VP needs no slices: whatever makes another one runnable ends its run first.
   const alone = vps.every((other) => other === vp || !isRunnable(other));
+  // Nothing of a turn alone is remembered: when it is asked for again depends on the outside, and must not show.
   const until = alone ? now + LONGEST_TURN : turn.until;
+  if (alone) turn.until = 0;
   return { kind: 'run', vp: turn.vp, instructions: Math.max(1, Math.min(until, nextEvent) - now) };
 }
 
