@@ -520,7 +520,7 @@ function unitFault(entry: Entry, mode: number): 'ud' | 'nm' | undefined {
       return (mode & (MODE.em | MODE.ts)) !== 0 ? 'nm' : undefined;
     case 'wait':
       return (mode & (MODE.mp | MODE.ts)) === (MODE.mp | MODE.ts) ? 'nm' : undefined;
-    case undefined:
+    default:
       return undefined;
   }
 }
