@@ -76,7 +76,7 @@ function program(): Command {
     .option('--console <file>', 'where the guest console goes (- for standard output)')
     .option('--limit <n>', 'end after so many instructions', integer('a number', 1, Number.MAX_SAFE_INTEGER), Number.MAX_SAFE_INTEGER)
     .option('--timeout <seconds>', 'end after so much wall-clock time', integer('seconds', 1, 1e9), 0)
-    .option('--seed <n>', 'seed of all randomness', seed, 1n)
+    .addOption(new Option('--seed <n>', 'seed of all randomness').argParser(seed).default(1n, '1'))
     .option('--date <date>', 'date and time at power-on', date, Date.parse('2026-01-01T00:00:00Z') / 1000)
     .option('--realtime', 'pace virtual time by real time', false)
     .option('--hyperv <on|off>', 'off: a bare machine without a hypervisor interface', 'on')

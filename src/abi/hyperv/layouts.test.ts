@@ -8,7 +8,7 @@ import { CALL, callName, readControl, STATUS, statusName, writeControl } from '.
 import { MSR, msrName } from './msr.ts';
 
 // Written out a second time, from the C structures, so that a slip in a table does not agree with itself.
-const expected: [Pick<Layout<readonly Field[]>, 'name' | 'size' | 'fields'>, number, Record<string, number>][] = [
+const expected: [Pick<Layout<readonly Field[]>, 'name' | 'size' | 'fields' | 'offsetOf'>, number, Record<string, number>][] = [
   [inputs.flushInput, 24, { addressSpace: 0, flags: 8, processorMask: 16 }],
   [inputs.flushExInput, 32, { addressSpace: 0, flags: 8, setFormat: 16, validBankMask: 24 }],
   [inputs.sendIpiInput, 16, { vector: 0, targetVtl: 4, processorMask: 8 }],
