@@ -3,14 +3,22 @@
  * user's package state is not touched.
  */
 import { execFile } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { UserError } from './errors.ts';
 import type { Cache, CacheEntry } from './cache.ts';
 
 const run = promisify(execFile);
-const NO_APT = "this computer has no apt-get: give a kernel with --kernel FILE (bzImage, vmlinux or .deb)";
+const NO_APT = 'this computer has no apt-get: give a kernel with --kernel FILE (bzImage, vmlinux or .deb)';
 
 export class Apt {
   readonly #state: string;
@@ -22,14 +30,22 @@ export class Apt {
 
   #options(): string[] {
     return [
-      '-o', `Dir::State=${this.#state}/state`,
-      '-o', `Dir::State::status=${this.#state}/status`,
-      '-o', `Dir::Cache=${this.#state}/cache`,
-      '-o', 'APT::Architecture=amd64',
-      '-o', 'APT::Architectures::=amd64',
-      '-o', 'APT::Sandbox::User=',
-      '-o', 'Debug::NoLocking=1',
-      '-o', 'Acquire::Languages=none',
+      '-o',
+      `Dir::State=${this.#state}/state`,
+      '-o',
+      `Dir::State::status=${this.#state}/status`,
+      '-o',
+      `Dir::Cache=${this.#state}/cache`,
+      '-o',
+      'APT::Architecture=amd64',
+      '-o',
+      'APT::Architectures::=amd64',
+      '-o',
+      'APT::Sandbox::User=',
+      '-o',
+      'Debug::NoLocking=1',
+      '-o',
+      'Acquire::Languages=none',
     ];
   }
 
@@ -44,14 +60,20 @@ export class Apt {
     } catch (error) {
       const { code, stderr, message } = error as NodeJS.ErrnoException & { stderr?: string };
       if (code === 'ENOENT') throw new UserError(NO_APT);
-      const reason = (stderr ?? message).split('\n').find((line) => line.startsWith('E:')) ?? message.split('\n')[0] ?? 'failed';
-      throw new UserError(`${tool} ${args.join(' ')} failed (${reason.trim()}): check apt's sources and the network, or give a kernel with --kernel FILE`);
+      const reason =
+        (stderr ?? message).split('\n').find((line) => line.startsWith('E:')) ??
+        message.split('\n')[0] ??
+        'failed';
+      throw new UserError(
+        `${tool} ${args.join(' ')} failed (${reason.trim()}): check apt's sources and the network, or give a kernel with --kernel FILE`,
+      );
     }
   }
 
   async update(): Promise<void> {
     if (this.#updated) return;
-    for (const folder of ['state/lists/partial', 'cache/archives/partial']) mkdirSync(join(this.#state, folder), { recursive: true });
+    for (const folder of ['state/lists/partial', 'cache/archives/partial'])
+      mkdirSync(join(this.#state, folder), { recursive: true });
     if (!existsSync(join(this.#state, 'status'))) writeFileSync(join(this.#state, 'status'), '');
     await this.#exec('apt-get', ['update', '-q']);
     this.#updated = true;
@@ -60,7 +82,9 @@ export class Apt {
   /** Names of packages that match a regular expression of apt-cache, with their candidate version. */
   async search(pattern: RegExp): Promise<{ name: string; version: string }[]> {
     await this.update();
-    const names = (await this.#exec('apt-cache', ['pkgnames', 'linux-image'])).split('\n').filter((name) => pattern.test(name));
+    const names = (await this.#exec('apt-cache', ['pkgnames', 'linux-image']))
+      .split('\n')
+      .filter((name) => pattern.test(name));
     if (names.length === 0) return [];
     const policy = await this.#exec('apt-cache', ['policy', ...names]);
     const found: { name: string; version: string }[] = [];
@@ -69,7 +93,8 @@ export class Apt {
       const head = /^(\S+):$/.exec(line);
       if (head !== null) name = (head[1] as string).replace(/:amd64$/, '');
       const candidate = /^ {2}Candidate: (\S+)$/.exec(line);
-      if (candidate !== null && candidate[1] !== '(none)') found.push({ name, version: candidate[1] as string });
+      if (candidate !== null && candidate[1] !== '(none)')
+        found.push({ name, version: candidate[1] as string });
     }
     return found;
   }
@@ -88,7 +113,8 @@ export class Apt {
     try {
       await this.#exec('apt-get', ['download', '-q', `${name}:amd64`], folder);
       const [file] = readdirSync(folder).filter((entry) => entry.endsWith('.deb'));
-      if (file === undefined) throw new UserError(`apt-get download ${name} left no file: check apt's sources`);
+      if (file === undefined)
+        throw new UserError(`apt-get download ${name} left no file: check apt's sources`);
       return cache.write(file, readFileSync(join(folder, file)));
     } finally {
       rmSync(folder, { recursive: true, force: true });

@@ -27,8 +27,12 @@ const SLICE = 5_000_000;
 /** Runs to the program's own exit status (port 0xF4), a halt that nothing ends, or a limit. COM1 goes to standard output. */
 export async function bootBoard(options: BoardOptions): Promise<number> {
   const model = findCpuModel(options.cpuModel);
-  if (model === undefined) throw new UserError(`there is no processor model '${options.cpuModel}': give EPYC-Milan or SapphireRapids with --cpu-model`);
-  if ((options.kernel === undefined) === (options.bios === undefined)) throw new UserError('the test board needs one image: give --kernel FILE (multiboot) or --bios FILE');
+  if (model === undefined)
+    throw new UserError(
+      `there is no processor model '${options.cpuModel}': give EPYC-Milan or SapphireRapids with --cpu-model`,
+    );
+  if ((options.kernel === undefined) === (options.bios === undefined))
+    throw new UserError('the test board needs one image: give --kernel FILE (multiboot) or --bios FILE');
   const source =
     options.bios !== undefined
       ? { kind: 'bios' as const, image: readUserFile(options.bios, 'BIOS image') }
@@ -36,7 +40,10 @@ export async function bootBoard(options: BoardOptions): Promise<number> {
           kind: 'kernel' as const,
           image: readUserFile(options.kernel as string, 'kernel'),
           commandLine: `${basename(options.kernel as string)} ${options.append ?? ''}`.trim(),
-          modules: options.initrd === undefined ? [] : [{ bytes: readUserFile(options.initrd, 'initrd'), commandLine: basename(options.initrd) }],
+          modules:
+            options.initrd === undefined
+              ? []
+              : [{ bytes: readUserFile(options.initrd, 'initrd'), commandLine: basename(options.initrd) }],
         };
   const outcome = bootTestBoard({
     source,
@@ -58,20 +65,30 @@ export async function bootBoard(options: BoardOptions): Promise<number> {
         return reason.status;
       case 'end':
         if (reason.reason === 'power-off' || reason.reason === 'hibernate') return STATUS.ok;
-        process.stderr.write(`vitrine: the program ended by ${reason.reason} after ${machine.instructions} instructions\n`);
+        process.stderr.write(
+          `vitrine: the program ended by ${reason.reason} after ${machine.instructions} instructions\n`,
+        );
         return STATUS.guestDied;
       case 'idle': {
         const status = boardIdleStatus(platform.state);
-        if (status === undefined) process.stderr.write(`vitrine: all processors wait and nothing will wake them, after ${machine.instructions} instructions\n`);
+        if (status === undefined)
+          process.stderr.write(
+            `vitrine: all processors wait and nothing will wake them, after ${machine.instructions} instructions\n`,
+          );
         return status ?? STATUS.guestDied;
       }
       case 'budget':
         break;
       default:
-        process.stderr.write(`vitrine: the program ended by ${reason.kind} after ${machine.instructions} instructions\n`);
+        process.stderr.write(
+          `vitrine: the program ended by ${reason.kind} after ${machine.instructions} instructions\n`,
+        );
         return STATUS.guestDied;
     }
-    if (machine.instructions >= options.limit || (options.timeout > 0 && performance.now() - started > options.timeout * 1000)) {
+    if (
+      machine.instructions >= options.limit ||
+      (options.timeout > 0 && performance.now() - started > options.timeout * 1000)
+    ) {
       process.stderr.write(`vitrine: the limit was reached after ${machine.instructions} instructions\n`);
       return STATUS.limit;
     }

@@ -1,11 +1,24 @@
 /** `vitrine boot`: files and options in, a machine that runs, an exit status out. */
-import { closeSync, openSync, renameSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs';
-import { basename } from 'node:path';
+import {
+  accessSync,
+  closeSync,
+  constants,
+  existsSync,
+  openSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
+import { basename, dirname, resolve as resolvePath } from 'node:path';
 import { zstdCompressSync, zstdDecompressSync } from 'node:zlib';
 import { sentence } from '../launch/outcome.ts';
 import { launchPlain } from '../launch/plain.ts';
 import { initEntry } from '../launch/entry-state.ts';
 import { DEFAULT_CONFIG } from '../host/config.ts';
+import { REGISTER } from '../abi/hyperv/registers.ts';
+import { inspect } from '../machine/inspect.ts';
 import { hypervPlatform } from '../machine/hyperv-platform.ts';
 import { Machine, type StopReason } from '../machine/machine.ts';
 import { stateHash } from '../machine/state-hash.ts';
@@ -19,8 +32,10 @@ import { EventLog } from './event-log.ts';
 import { GdbServer } from './gdb/server.ts';
 import { buildInitramfs, busyboxFromDeb } from './initramfs.ts';
 import { packageBytes, readUserFile, resolveKernel, type PackageSource } from './kernel.ts';
+import { LogStream, logText } from './sanitize.ts';
 import { interactive, lastWords, RunSession } from './sessions.ts';
-import { logText } from './sanitize.ts';
+import { Pacer } from './pacer.ts';
+import { Symbols } from './symbols.ts';
 
 export interface BootOptions {
   readonly configuration: string;
@@ -45,6 +60,7 @@ export interface BootOptions {
   readonly trace?: string;
   readonly hashEvery: number;
   readonly json?: string;
+  readonly symbols?: string;
   readonly snapshot?: string;
   readonly resume?: string;
   readonly gdb?: number;
@@ -59,31 +75,56 @@ const SLICE = 5_000_000;
 export async function boot(options: BootOptions): Promise<number> {
   const say = (line: string): void => void process.stderr.write(`vitrine: ${line}\n`);
   const model = findCpuModel(options.cpuModel);
-  if (model === undefined) throw new UserError(`there is no processor model '${options.cpuModel}': give EPYC-Milan or SapphireRapids with --cpu-model`);
+  if (model === undefined)
+    throw new UserError(
+      `there is no processor model '${options.cpuModel}': give EPYC-Milan or SapphireRapids with --cpu-model`,
+    );
+  if (isRunWithout(options))
+    throw new UserError(
+      '--run needs the default initramfs: leave out --initrd and --resume, or leave out --run',
+    );
+  for (const [path, what] of [
+    [options.json === '-' ? undefined : options.json, '--json'],
+    [options.snapshot, '--snapshot'],
+  ] as const)
+    if (path !== undefined) checkWritable(path, what);
+  const symbols =
+    options.symbols === undefined
+      ? undefined
+      : new Symbols(
+          new TextDecoder('latin1').decode(readUserFile(options.symbols, 'symbols')),
+          options.symbols,
+        );
   const cache = new Cache(options.cacheDir);
   const source: PackageSource = { cache, apt: new Apt(cache), offline: options.offline, say };
   const events = options.trace === undefined ? undefined : new EventLog(options.trace);
   const sink: EventSink = events ?? { mask: 0, emit: () => undefined };
   const isRun = options.run !== undefined;
-  const { machine, kernel } = options.resume === undefined ? await build(options, model, source, sink) : resume(options.resume, sink);
+  const tty = !isRun && process.stdin.isTTY === true;
+  let { machine, kernel } =
+    options.resume === undefined ? await build(options, model, source, sink) : resume(options.resume, sink);
 
-  const consoleFile = options.console !== undefined && options.console !== '-' ? openConsole(options.console) : undefined;
+  const consoleFile =
+    options.console !== undefined && options.console !== '-' ? openConsole(options.console) : undefined;
+  // Raw for who asked for it or sits at it; what goes into a log by default is harmless there.
+  const log = new LogStream();
   const recent: Uint8Array[] = [];
   const toConsole = (bytes: Uint8Array): void => {
     recent.push(bytes.slice());
     if (recent.length > 4096) recent.splice(0, 2048);
     if (consoleFile !== undefined) writeSync(consoleFile, bytes);
-    else if (options.console === '-' || !isRun) process.stdout.write(Uint8Array.from(bytes));
+    else if (options.console === '-' || tty) process.stdout.write(Uint8Array.from(bytes));
+    else if (!isRun) process.stdout.write(log.push(bytes));
   };
   const session = isRun ? new RunSession() : undefined;
-  machine.onSerial = (unit, bytes) => {
+  const onSerial = (unit: number, bytes: Uint8Array): void => {
     if (unit === 0) toConsole(bytes);
     else session?.push(bytes);
   };
+  machine.onSerial = onSerial;
 
   const started = performance.now();
-  const tty = !isRun && process.stdin.isTTY === true;
-  const terminal = tty ? interactive(machine) : undefined;
+  const terminal = tty ? interactive() : undefined;
   const gdb = options.gdb === undefined ? undefined : new GdbServer(machine, options.gdbWait);
   if (gdb !== undefined) {
     await gdb.listen(options.gdb as number);
@@ -97,10 +138,14 @@ export async function boot(options: BootOptions): Promise<number> {
   process.on('SIGTERM', onSignal);
   let nextHash = options.hashEvery;
   const paced = options.realtime || tty;
+  let pacer = new Pacer(machine.now);
+  // While a command may read input, an idle guest gets it before its clock skips to the next timer.
+  let skipTo = 0;
   try {
     for (;;) {
       const left = options.limit - machine.instructions;
-      const idleTo = paced ? (performance.now() - started) * 1e6 : Infinity;
+      const held = paced || session?.waiting === true;
+      const idleTo = held ? pacer.target(machine.now) : session?.mayInput === true ? skipTo : Infinity;
       const untilHash = options.hashEvery > 0 ? nextHash - machine.instructions : Infinity;
       await gdb?.ready();
       if (gdb?.killed === true) return STATUS.ok;
@@ -109,8 +154,14 @@ export async function boot(options: BootOptions): Promise<number> {
         process.stderr.write(`hash ${machine.instructions} ${stateHash(machine)}\n`);
         nextHash += options.hashEvery;
       }
-      await breathe(reason, paced, machine, started);
-      if (session !== undefined) await session.feed(machine);
+      await breathe(reason, held ? pacer : undefined, machine);
+      terminal?.pump(machine);
+      while (process.stdout.writableNeedDrain && interrupted === undefined) await drained();
+      if (session !== undefined) {
+        const before = session.sent;
+        await session.feed(machine);
+        skipTo = reason.kind === 'idle' && session.sent === before ? reason.until : machine.now;
+      }
       if (terminal?.left === true || interrupted !== undefined) break;
       if (options.timeout > 0 && performance.now() - started > options.timeout * 1000) {
         timedOut = true;
@@ -124,22 +175,49 @@ export async function boot(options: BootOptions): Promise<number> {
         if (reason.until === Infinity && !tty && (session === undefined || !session.mayInput)) break;
         continue;
       }
+      if (
+        tty &&
+        gdb === undefined &&
+        options.resume === undefined &&
+        reason.kind === 'end' &&
+        reason.reason === 'reset'
+      ) {
+        ({ machine, kernel } = await build(options, model, source, sink));
+        machine.onSerial = onSerial;
+        pacer = new Pacer(machine.now);
+        continue;
+      }
       break;
     }
   } finally {
     process.off('SIGINT', onSignal);
     process.off('SIGTERM', onSignal);
     terminal?.restore();
+    if (!isRun) process.stdout.write(log.end());
     session?.close();
     events?.close();
     gdb?.close();
     if (consoleFile !== undefined) closeSync(consoleFile);
   }
-  const status = statusOf(reason, { timedOut, interrupted, left: terminal?.left === true, ...(session?.status === undefined ? {} : { run: session.status }), isRun });
+  const status = statusOf(reason, {
+    timedOut,
+    interrupted,
+    left: terminal?.left === true,
+    ...(session?.status === undefined ? {} : { run: session.status }),
+    isRun,
+  });
   if (status === STATUS.guestDied) {
-    process.stderr.write(logText(lastWords(recent)));
-    process.stderr.write(`vitrine: the guest died: ${describe(reason)} after ${machine.instructions} instructions\n${registers(machine)}`);
-  } else if (status === STATUS.limit) say(timedOut ? `the time limit of ${options.timeout} s was reached` : `the limit of ${options.limit} instructions was reached`);
+    // Who sits at the console has seen them.
+    if (!tty) process.stderr.write(logText(lastWords(recent)));
+    process.stderr.write(
+      `vitrine: the guest died: ${describe(reason)} after ${machine.instructions} instructions\n${registers(machine)}${symbols === undefined ? '' : stack(machine, symbols)}`,
+    );
+  } else if (status === STATUS.limit)
+    say(
+      timedOut
+        ? `the time limit of ${options.timeout} s was reached`
+        : `the limit of ${options.limit} instructions was reached`,
+    );
   if (options.snapshot !== undefined) save(options.snapshot, machine);
   if (options.json !== undefined) writeReport(options, machine, kernel, reason, status, started);
   return interrupted === undefined ? status : 128 + interrupted;
@@ -151,7 +229,12 @@ interface Built {
 }
 
 /** A machine with the kernel and the initramfs that the options ask for. */
-async function build(options: BootOptions, model: CpuModel, source: PackageSource, sink: EventSink): Promise<Built> {
+async function build(
+  options: BootOptions,
+  model: CpuModel,
+  source: PackageSource,
+  sink: EventSink,
+): Promise<Built> {
   const kernel = await resolveKernel(
     {
       ...(options.kernel === undefined ? {} : { file: options.kernel }),
@@ -161,8 +244,18 @@ async function build(options: BootOptions, model: CpuModel, source: PackageSourc
     },
     source,
   );
-  const initrd = options.initrd === undefined ? await defaultInitramfs(options, source, kernel.modules) : readUserFile(options.initrd, 'initrd');
-  const commandLine = ['console=ttyS0,115200', 'panic=-1', ...(options.run === undefined ? [] : ['quiet']), options.append ?? ''].join(' ').trim();
+  const initrd =
+    options.initrd === undefined
+      ? await defaultInitramfs(options, source, kernel.modules)
+      : readUserFile(options.initrd, 'initrd');
+  const commandLine = [
+    'console=ttyS0,115200',
+    'panic=-1',
+    ...(options.run === undefined ? [] : ['quiet']),
+    options.append ?? '',
+  ]
+    .join(' ')
+    .trim();
   const launched = launchPlain({
     kernel: kernel.image,
     initrd,
@@ -208,7 +301,10 @@ function resume(path: string, sink: EventSink): Built {
     throw new UserError(`snapshot ${path} is damaged: take it again with --snapshot`);
   }
   const outcome = restoreSnapshot(plain, { sink });
-  if (!outcome.ok) throw new UserError(`snapshot ${path} cannot be resumed, ${outcome.reason}: take it again with --snapshot`);
+  if (!outcome.ok)
+    throw new UserError(
+      `snapshot ${path} cannot be resumed, ${outcome.reason}: take it again with --snapshot`,
+    );
   return { machine: outcome.machine, kernel: { name: path, sha256: '' } };
 }
 
@@ -219,11 +315,17 @@ function save(path: string, machine: Machine): void {
     renameSync(temporary, path);
   } catch (error) {
     rmSync(temporary, { force: true });
-    throw new UserError(`cannot write the snapshot to ${path} (${(error as NodeJS.ErrnoException).code ?? 'error'}): give another file with --snapshot`);
+    throw new UserError(
+      `cannot write the snapshot to ${path} (${(error as NodeJS.ErrnoException).code ?? 'error'}): give another file with --snapshot`,
+    );
   }
 }
 
-async function defaultInitramfs(options: BootOptions, source: PackageSource, modules: Parameters<typeof buildInitramfs>[0]['modules']): Promise<Uint8Array> {
+async function defaultInitramfs(
+  options: BootOptions,
+  source: PackageSource,
+  modules: Parameters<typeof buildInitramfs>[0]['modules'],
+): Promise<Uint8Array> {
   const { bytes, entry } = await packageBytes('busybox-static', source);
   return buildInitramfs({
     busybox: await busyboxFromDeb(bytes, entry.name),
@@ -233,7 +335,8 @@ async function defaultInitramfs(options: BootOptions, source: PackageSource, mod
       const colon = text.indexOf(':');
       const host = colon < 0 ? text : text.slice(0, colon);
       const guest = colon < 0 ? basename(host) : text.slice(colon + 1);
-      if (guest === '' || guest.endsWith('/')) throw new UserError(`--add ${text} names no file in the guest: give HOST:GUEST`);
+      if (guest === '' || guest.endsWith('/'))
+        throw new UserError(`--add ${text} names no file in the guest: give HOST:GUEST`);
       return { path: guest, data: readUserFile(host, 'file'), mode: statSync(host).mode & 0o777 };
     }),
   });
@@ -254,19 +357,43 @@ function openConsole(path: string): number {
   try {
     return openSync(path, 'w');
   } catch (error) {
-    throw new UserError(`cannot write the console to ${path} (${(error as NodeJS.ErrnoException).code ?? 'error'}): give another file with --console`);
+    throw new UserError(
+      `cannot write the console to ${path} (${(error as NodeJS.ErrnoException).code ?? 'error'}): give another file with --console`,
+    );
   }
 }
 
 /** Lets Node.js deliver input and signals; when the guest is idle and paced, waits for real time to catch up. */
-async function breathe(reason: StopReason, paced: boolean, machine: Machine, started: number): Promise<void> {
-  if (paced && reason.kind === 'idle') {
-    const until = Math.min(reason.until, machine.now + 50e6);
-    const wait = Math.max(1, Math.min(50, until / 1e6 - (performance.now() - started)));
+async function breathe(reason: StopReason, pacer: Pacer | undefined, machine: Machine): Promise<void> {
+  if (pacer !== undefined && reason.kind === 'idle') {
+    const wait = pacer.wait(machine.now, reason.until);
     await new Promise((resolve) => setTimeout(resolve, wait));
     return;
   }
   await new Promise((resolve) => setImmediate(resolve));
+}
+
+/** Waits a moment for a reader that is slower than the guest. */
+async function drained(): Promise<void> {
+  await new Promise((resolve) => setTimeout(resolve, 5));
+}
+
+const isRunWithout = (options: BootOptions): boolean =>
+  options.run !== undefined && (options.initrd !== undefined || options.resume !== undefined);
+
+/** Says before the run that its result could not be written after it. */
+function checkWritable(path: string, option: string): void {
+  try {
+    if (existsSync(path)) {
+      if (statSync(path).isDirectory()) throw new UserError(`${option} ${path} is a folder: give a file`);
+      accessSync(path, constants.W_OK);
+    } else accessSync(dirname(resolvePath(path)), constants.W_OK);
+  } catch (error) {
+    if (error instanceof UserError) throw error;
+    throw new UserError(
+      `cannot write ${option} ${path} (${(error as NodeJS.ErrnoException).code ?? 'error'}): give another file`,
+    );
+  }
 }
 
 function statusOf(
@@ -308,20 +435,74 @@ function describe(reason: StopReason): string {
 }
 
 function registers(machine: Machine): string {
-  const names = ['rax', 'rcx', 'rdx', 'rbx', 'rsp', 'rbp', 'rsi', 'rdi', 'r8', 'r9', 'r10', 'r11', 'r12', 'r13', 'r14', 'r15'];
+  const names = [
+    'rax',
+    'rcx',
+    'rdx',
+    'rbx',
+    'rsp',
+    'rbp',
+    'rsi',
+    'rdi',
+    'r8',
+    'r9',
+    'r10',
+    'r11',
+    'r12',
+    'r13',
+    'r14',
+    'r15',
+  ];
   const lines: string[] = [];
   for (let vp = 0; vp < machine.config.vcpus; vp++) {
     const value = (name: number): string => {
       const [low, high] = machine.view.getRegister(vp, name) ?? [0, 0];
       return ((BigInt(high) << 32n) | BigInt(low)).toString(16).padStart(16, '0');
     };
-    lines.push(`vp ${vp} rip ${value(0x20010)} rflags ${value(0x20011)} cr2 ${value(0x40001)} cr3 ${value(0x40002)}`);
-    for (let row = 0; row < 4; row++) lines.push('  ' + names.slice(row * 4, row * 4 + 4).map((name, k) => `${name.padEnd(3)} ${value(0x20000 + row * 4 + k)}`).join(' '));
+    lines.push(
+      `vp ${vp} rip ${value(0x20010)} rflags ${value(0x20011)} cr2 ${value(0x40001)} cr3 ${value(0x40002)}`,
+    );
+    for (let row = 0; row < 4; row++)
+      lines.push(
+        '  ' +
+          names
+            .slice(row * 4, row * 4 + 4)
+            .map((name, k) => `${name.padEnd(3)} ${value(0x20000 + row * 4 + k)}`)
+            .join(' '),
+      );
   }
   return `${lines.join('\n')}\n`;
 }
 
-function writeReport(options: BootOptions, machine: Machine, kernel: { name: string; sha256: string }, reason: StopReason, status: number, started: number): void {
+/** Return addresses on each stack, by name: every word that lies in the symbols' code, so some may be left from before. */
+function stack(machine: Machine, symbols: Symbols): string {
+  const inspector = inspect(machine);
+  const lines: string[] = [];
+  for (let vp = 0; vp < machine.config.vcpus; vp++) {
+    const [low, high] = machine.view.getRegister(vp, REGISTER.lstar) ?? [0, 0];
+    symbols.place('entry_SYSCALL_64', (BigInt(high) << 32n) | BigInt(low));
+    const at = symbols.name(inspector.register(vp, 'rip'));
+    if (at === undefined) continue;
+    lines.push(`vp ${vp} stack`, `  ${at}`);
+    const from = inspector.register(vp, 'rsp');
+    for (let word = 0n; word < 512n && lines.length < 64 * (vp + 1); word++) {
+      const bytes = inspector.read(vp, from + word * 8n, 8);
+      if (bytes === undefined) break;
+      const name = symbols.name(new DataView(bytes.buffer).getBigUint64(0, true));
+      if (name !== undefined) lines.push(`  ${name}`);
+    }
+  }
+  return lines.map((line) => `${line}\n`).join('');
+}
+
+function writeReport(
+  options: BootOptions,
+  machine: Machine,
+  kernel: { name: string; sha256: string },
+  reason: StopReason,
+  status: number,
+  started: number,
+): void {
   const report = {
     configuration: { ...options, seed: options.seed.toString() },
     kernel: { name: kernel.name, sha256: kernel.sha256 },
@@ -338,6 +519,8 @@ function writeReport(options: BootOptions, machine: Machine, kernel: { name: str
     try {
       writeFileSync(options.json as string, text);
     } catch (error) {
-      throw new UserError(`cannot write the report to ${options.json as string} (${(error as NodeJS.ErrnoException).code ?? 'error'}): give another file with --json`);
+      throw new UserError(
+        `cannot write the report to ${options.json as string} (${(error as NodeJS.ErrnoException).code ?? 'error'}): give another file with --json`,
+      );
     }
 }

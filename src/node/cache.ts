@@ -3,7 +3,16 @@
  * renamed, and it is verified whenever it is used: a cut-off, poisoned or concurrently written cache is never believed.
  */
 import { createHash, randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { UserError } from './errors.ts';
@@ -39,7 +48,9 @@ export class Cache {
       writeFileSync(probe, '');
       rmSync(probe);
     } catch (error) {
-      throw new UserError(`cannot write to the cache folder ${this.dir} (${(error as NodeJS.ErrnoException).code ?? 'error'}): give another one with --cache-dir`);
+      throw new UserError(
+        `cannot write to the cache folder ${this.dir} (${(error as NodeJS.ErrnoException).code ?? 'error'}): give another one with --cache-dir`,
+      );
     }
   }
 
@@ -49,7 +60,12 @@ export class Cache {
     for (const file of readdirSync(this.dir).sort()) {
       const match = /^(.+)\.([0-9a-f]{64})$/.exec(file);
       if (match === null) continue;
-      entries.push({ file, name: match[1] as string, sha256: match[2] as string, bytes: statSync(join(this.dir, file)).size });
+      entries.push({
+        file,
+        name: match[1] as string,
+        sha256: match[2] as string,
+        bytes: statSync(join(this.dir, file)).size,
+      });
     }
     return entries;
   }
@@ -82,7 +98,9 @@ export class Cache {
       renameSync(temporary, join(this.dir, file));
     } catch (error) {
       rmSync(temporary, { force: true });
-      throw new UserError(`cannot write ${file} to the cache folder ${this.dir} (${(error as Error).message}): free some room or give another one with --cache-dir`);
+      throw new UserError(
+        `cannot write ${file} to the cache folder ${this.dir} (${(error as Error).message}): free some room or give another one with --cache-dir`,
+      );
     }
     return { file, name, sha256: hash, bytes: bytes.length };
   }

@@ -9,7 +9,13 @@ export interface CpioEntry {
   readonly device?: { readonly major: number; readonly minor: number };
 }
 
-export const MODE = { directory: 0o040755, file: 0o100644, program: 0o100755, link: 0o120777, character: 0o020600 } as const;
+export const MODE = {
+  directory: 0o040755,
+  file: 0o100644,
+  program: 0o100755,
+  link: 0o120777,
+  character: 0o020600,
+} as const;
 
 /** Entries in the order given; parents must come first. All times are 0, owners root, inode numbers by position. */
 export function writeCpio(entries: readonly CpioEntry[]): Uint8Array {
@@ -28,7 +34,21 @@ export function writeCpio(entries: readonly CpioEntry[]): Uint8Array {
     const size = data?.length ?? 0;
     if (size > 0xffffffff) throw new RangeError(`${path} is too large for a cpio archive`);
     const links = (mode & 0o170000) === 0o040000 ? 2 : 1;
-    const fields = [inode, mode, 0, 0, links, 0, size, 0, 0, device?.major ?? 0, device?.minor ?? 0, name.length, 0];
+    const fields = [
+      inode,
+      mode,
+      0,
+      0,
+      links,
+      0,
+      size,
+      0,
+      0,
+      device?.major ?? 0,
+      device?.minor ?? 0,
+      name.length,
+      0,
+    ];
     push(encoder.encode('070701' + fields.map((field) => field.toString(16).padStart(8, '0')).join('')));
     push(name);
     pad();

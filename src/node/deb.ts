@@ -51,15 +51,26 @@ export async function decompress(bytes: Uint8Array, name: string, where: string)
 }
 
 /** Regular files for which `want` says yes. */
-export async function readDeb(bytes: Uint8Array, where: string, want: (path: string) => boolean): Promise<DebFile[]> {
+export async function readDeb(
+  bytes: Uint8Array,
+  where: string,
+  want: (path: string) => boolean,
+): Promise<DebFile[]> {
   const member = readAr(bytes, where).find(({ name }) => name.startsWith('data.tar'));
   if (member === undefined) throw new UserError(`${where} has no data archive: give a binary Debian package`);
   const tar = await decompress(member.data, member.name, where);
   try {
-    const entries = await unpackTar(tar, { filter: (header) => header.type === 'file' && want(clean(header.name)) });
-    return entries.map((entry) => ({ path: clean(entry.header.name), data: entry.data ?? new Uint8Array(0) }));
+    const entries = await unpackTar(tar, {
+      filter: (header) => header.type === 'file' && want(clean(header.name)),
+    });
+    return entries.map((entry) => ({
+      path: clean(entry.header.name),
+      data: entry.data ?? new Uint8Array(0),
+    }));
   } catch (error) {
-    throw new UserError(`${where} has a damaged data archive (${(error as Error).message}): download it again`);
+    throw new UserError(
+      `${where} has a damaged data archive (${(error as Error).message}): download it again`,
+    );
   }
 }
 

@@ -4,7 +4,9 @@ import * as events from '../abi/events.ts';
 import type { EventSink } from '../seats/events.ts';
 import { UserError } from './errors.ts';
 
-const NAMES = new Map<number, string>(Object.entries(events.EVENT).map(([name, number]) => [number as number, name]));
+const NAMES = new Map<number, string>(
+  Object.entries(events.EVENT).map(([name, number]) => [number as number, name]),
+);
 
 export class EventLog implements EventSink {
   readonly mask = 0xffffffff;
@@ -15,7 +17,9 @@ export class EventLog implements EventSink {
     try {
       this.#file = openSync(path, 'w');
     } catch (error) {
-      throw new UserError(`cannot write the trace to ${path} (${(error as NodeJS.ErrnoException).code ?? 'error'}): give another file with --trace`);
+      throw new UserError(
+        `cannot write the trace to ${path} (${(error as NodeJS.ErrnoException).code ?? 'error'}): give another file with --trace`,
+      );
     }
   }
 

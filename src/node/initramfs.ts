@@ -87,15 +87,23 @@ export function buildInitramfs(parts: InitramfsParts): Uint8Array {
   const text = (value: string): Uint8Array => new TextEncoder().encode(value);
   const order = loadOrder(parts.modules, WANTED_MODULES);
   const entries: CpioEntry[] = [
-    ...['bin', 'dev', 'vitrine', 'vitrine/modules.d'].map((path): CpioEntry => ({ path, mode: MODE.directory })),
+    ...['bin', 'dev', 'vitrine', 'vitrine/modules.d'].map((path): CpioEntry => ({
+      path,
+      mode: MODE.directory,
+    })),
     { path: 'dev/console', mode: MODE.character, device: { major: 5, minor: 1 } },
     { path: 'bin/busybox', mode: MODE.program, data: parts.busybox },
     { path: 'init', mode: MODE.program, data: text(INIT) },
     { path: 'vitrine/modules', mode: MODE.file, data: text(order.map(({ name }) => `${name}\n`).join('')) },
     { path: 'vitrine/run', mode: MODE.file, data: text(RUN) },
-    ...order.map(({ name, data }): CpioEntry => ({ path: `vitrine/modules.d/${name}.ko`, mode: MODE.file, data })),
+    ...order.map(({ name, data }): CpioEntry => ({
+      path: `vitrine/modules.d/${name}.ko`,
+      mode: MODE.file,
+      data,
+    })),
   ];
-  if (parts.command !== undefined) entries.push({ path: 'vitrine/command', mode: MODE.file, data: text(`${parts.command}\n`) });
+  if (parts.command !== undefined)
+    entries.push({ path: 'vitrine/command', mode: MODE.file, data: text(`${parts.command}\n`) });
   const known = new Set(entries.map(({ path }) => path));
   for (const { path, data, mode } of parts.extra) {
     const clean = path.replace(/^\/+/, '');

@@ -36,14 +36,19 @@ export function readUserFile(path: string, what: string): Uint8Array {
     size = stat.size;
   } catch (error) {
     if (error instanceof UserError) throw error;
-    throw new UserError(`cannot read ${what} ${path} (${(error as NodeJS.ErrnoException).code ?? 'error'}): give a file that exists`);
+    throw new UserError(
+      `cannot read ${what} ${path} (${(error as NodeJS.ErrnoException).code ?? 'error'}): give a file that exists`,
+    );
   }
   if (size === 0) throw new UserError(`${what} ${path} is empty: give a whole file`);
-  if (size > MOST_FILE) throw new UserError(`${what} ${path} has ${size} bytes, more than 2 GiB: give a smaller file`);
+  if (size > MOST_FILE)
+    throw new UserError(`${what} ${path} has ${size} bytes, more than 2 GiB: give a smaller file`);
   try {
     return readFileSync(path);
   } catch (error) {
-    throw new UserError(`cannot read ${what} ${path} (${(error as NodeJS.ErrnoException).code ?? 'error'}): check its permissions`);
+    throw new UserError(
+      `cannot read ${what} ${path} (${(error as NodeJS.ErrnoException).code ?? 'error'}): check its permissions`,
+    );
   }
 }
 
@@ -57,13 +62,25 @@ const isDeb = (bytes: Uint8Array): boolean => String.fromCharCode(...bytes.subar
 async function fromDeb(bytes: Uint8Array, where: string): Promise<Kernel> {
   const files = await readDeb(bytes, where, (path) => path.startsWith('boot/vmlinu') || isModulePath(path));
   const image = files.find(({ path }) => path.startsWith('boot/vmlinu'));
-  if (image === undefined) throw new UserError(`${where} holds no kernel (boot/vmlinuz-*): give a linux-image package, not a metapackage`);
-  return { image: image.data, name: basename(image.path), sha256: sha256(image.data), modules: await chooseModules(files) };
+  if (image === undefined)
+    throw new UserError(
+      `${where} holds no kernel (boot/vmlinuz-*): give a linux-image package, not a metapackage`,
+    );
+  return {
+    image: image.data,
+    name: basename(image.path),
+    sha256: sha256(image.data),
+    modules: await chooseModules(files),
+  };
 }
 
 /** Reads only the wanted modules and their dependencies: a package has thousands. */
-async function chooseModules(files: readonly { path: string; data: Uint8Array }[]): Promise<Map<string, KernelModule>> {
-  const byName = new Map(files.filter(({ path }) => isModulePath(path)).map((file) => [moduleName(file.path), file]));
+async function chooseModules(
+  files: readonly { path: string; data: Uint8Array }[],
+): Promise<Map<string, KernelModule>> {
+  const byName = new Map(
+    files.filter(({ path }) => isModulePath(path)).map((file) => [moduleName(file.path), file]),
+  );
   const chosen = new Map<string, KernelModule>();
   const queue: string[] = [...WANTED_MODULES];
   for (let name = queue.shift(); name !== undefined; name = queue.shift()) {
@@ -81,9 +98,13 @@ function modulesIn(folder: string): { path: string; data: Uint8Array }[] {
   try {
     names = readdirSync(folder, { recursive: true, encoding: 'utf8' });
   } catch (error) {
-    throw new UserError(`cannot read the modules folder ${folder} (${(error as NodeJS.ErrnoException).code ?? 'error'}): give a folder with .ko files`);
+    throw new UserError(
+      `cannot read the modules folder ${folder} (${(error as NodeJS.ErrnoException).code ?? 'error'}): give a folder with .ko files`,
+    );
   }
-  return names.filter(isModulePath).map((name) => ({ path: join(folder, name), data: readFileSync(join(folder, name)) }));
+  return names
+    .filter(isModulePath)
+    .map((name) => ({ path: join(folder, name), data: readFileSync(join(folder, name)) }));
 }
 
 const CLOUD_612 = /^linux-image-6\.12\.\d[^ ]*cloud-amd64(-unsigned)?$/;
@@ -97,9 +118,14 @@ export interface PackageSource {
 }
 
 /** A package from the cache when offline, from apt otherwise (the cached file is used when it is what apt would give). */
-export async function packageBytes(name: string, source: PackageSource): Promise<{ bytes: Uint8Array; entry: CacheEntry }> {
+export async function packageBytes(
+  name: string,
+  source: PackageSource,
+): Promise<{ bytes: Uint8Array; entry: CacheEntry }> {
   const cached = (): { bytes: Uint8Array; entry: CacheEntry } | undefined => {
-    const entries = source.cache.find((file) => file.startsWith(`${name}_`)).sort((a, b) => compareVersions(b.name, a.name));
+    const entries = source.cache
+      .find((file) => file.startsWith(`${name}_`))
+      .sort((a, b) => compareVersions(b.name, a.name));
     for (const entry of entries) {
       const bytes = source.cache.read(entry);
       if (bytes !== undefined) return { bytes, entry };
@@ -108,12 +134,16 @@ export async function packageBytes(name: string, source: PackageSource): Promise
   };
   const known = cached();
   if (known !== undefined) return known;
-  if (source.offline) throw new UserError(`package ${name} is not in the cache ${source.cache.dir}: run once without --offline`);
+  if (source.offline)
+    throw new UserError(
+      `package ${name} is not in the cache ${source.cache.dir}: run once without --offline`,
+    );
   source.cache.prepare();
   source.say(`downloading ${name}`);
   const entry = await source.apt.download(name, source.cache);
   const bytes = source.cache.read(entry);
-  if (bytes === undefined) throw new UserError(`the cache folder ${source.cache.dir} did not keep ${entry.file}: check the disk`);
+  if (bytes === undefined)
+    throw new UserError(`the cache folder ${source.cache.dir} did not keep ${entry.file}: check the disk`);
   return { bytes, entry };
 }
 
@@ -124,18 +154,29 @@ export async function defaultKernelPackage(source: PackageSource): Promise<strin
     .sort((a, b) => compareVersions(b.name, a.name));
   const [newest] = cached;
   if (newest !== undefined) return newest.name.slice(0, newest.name.indexOf('_'));
-  if (source.offline) throw new UserError(`the cache ${source.cache.dir} has no kernel: run once without --offline, or give one with --kernel FILE`);
+  if (source.offline)
+    throw new UserError(
+      `the cache ${source.cache.dir} has no kernel: run once without --offline, or give one with --kernel FILE`,
+    );
   source.cache.prepare();
   source.say('asking apt for kernels');
   const found = await source.apt.search(CLOUD_612);
   const [best] = found.sort((a, b) => compareVersions(b.version, a.version) || a.name.length - b.name.length);
-  if (best === undefined) throw new UserError('apt offers no 6.12 cloud kernel for amd64: give one with --kernel-package NAME or --kernel FILE');
+  if (best === undefined)
+    throw new UserError(
+      'apt offers no 6.12 cloud kernel for amd64: give one with --kernel-package NAME or --kernel FILE',
+    );
   return best.name;
 }
 
 /** A metapackage (linux-image-cloud-amd64) stands for the image that it depends on. */
 async function resolvePackage(name: string, source: PackageSource): Promise<string> {
-  if (/^linux-image-(unsigned-)?\d/.test(name) || source.offline || source.cache.find((file) => file.startsWith(`${name}_`)).length > 0) return name;
+  if (
+    /^linux-image-(unsigned-)?\d/.test(name) ||
+    source.offline ||
+    source.cache.find((file) => file.startsWith(`${name}_`)).length > 0
+  )
+    return name;
   const target = (await source.apt.depends(name)).find((other) => other.startsWith('linux-image-'));
   return target ?? name;
 }
@@ -148,7 +189,10 @@ export async function resolveKernel(request: KernelRequest, source: PackageSourc
       ? await fromDeb(bytes, request.file)
       : { image: bytes, name: basename(request.file), sha256: sha256(bytes), modules: new Map() };
   } else {
-    const name = request.package === undefined ? await defaultKernelPackage(source) : await resolvePackage(request.package, source);
+    const name =
+      request.package === undefined
+        ? await defaultKernelPackage(source)
+        : await resolvePackage(request.package, source);
     const { bytes, entry } = await packageBytes(name, source);
     kernel = await fromDeb(bytes, entry.name);
     source.say(`kernel ${entry.name}, SHA-256 ${entry.sha256}`);

@@ -12,7 +12,8 @@ const CONFIGURATIONS = ['plain', 'snp', 'snp-paravisor', 'tdx', 'tdx-paravisor']
 function integer(what: string, least: number, most: number) {
   return (text: string): number => {
     const value = /^(0x[0-9a-f]+|\d+)$/i.test(text) ? Number(text) : NaN;
-    if (!Number.isSafeInteger(value) || value < least || value > most) throw new InvalidArgumentError(`give ${what} from ${least} to ${most}.`);
+    if (!Number.isSafeInteger(value) || value < least || value > most)
+      throw new InvalidArgumentError(`give ${what} from ${least} to ${most}.`);
     return value;
   };
 }
@@ -22,7 +23,8 @@ function memorySize(text: string): number {
   const match = /^(\d+)([KMG]?)i?B?$/i.exec(text);
   const unit = { '': 1, K: 1024, M: 1024 ** 2, G: 1024 ** 3 }[(match?.[2] ?? '').toUpperCase()];
   const value = Number(match?.[1]) * (unit ?? NaN);
-  if (!Number.isSafeInteger(value) || value <= 0) throw new InvalidArgumentError('give a size such as 512M or 2G.');
+  if (!Number.isSafeInteger(value) || value <= 0)
+    throw new InvalidArgumentError('give a size such as 512M or 2G.');
   return value;
 }
 
@@ -46,7 +48,12 @@ const collect = (value: string, list: string[]): string[] => [...list, value];
 
 function source(options: { cacheDir: string; offline: boolean }): PackageSource {
   const cache = new Cache(options.cacheDir);
-  return { cache, apt: new Apt(cache), offline: options.offline, say: (line) => void process.stderr.write(`vitrine: ${line}\n`) };
+  return {
+    cache,
+    apt: new Apt(cache),
+    offline: options.offline,
+    say: (line) => void process.stderr.write(`vitrine: ${line}\n`),
+  };
 }
 
 function program(): Command {
@@ -55,14 +62,20 @@ function program(): Command {
     .exitOverride()
     .configureOutput({ writeErr: () => undefined })
     .enablePositionalOptions();
-  const cacheDir = (): Option => new Option('--cache-dir <dir>', 'folder for downloads').default(defaultCacheDir());
+  const cacheDir = (): Option =>
+    new Option('--cache-dir <dir>', 'folder for downloads').default(defaultCacheDir());
   root
     .command('boot')
     .description('boot a kernel in a VM')
     .argument('[configuration]', CONFIGURATIONS.join(', '), 'plain')
     .option('--board <name>', 'test: the bare board for processor tests instead of a Hyper-V VM')
     .option('--bios <file>', 'with --board test: a BIOS image at the reset vector')
-    .option('--without <feature>', 'with --board test: take a CPU feature away (may be repeated)', collect, [])
+    .option(
+      '--without <feature>',
+      'with --board test: take a CPU feature away (may be repeated)',
+      collect,
+      [],
+    )
     .option('--kernel <file>', 'bzImage, vmlinux or a kernel .deb')
     .option('--kernel-package <name>', 'Debian package to take the kernel from')
     .option('--modules <dir>', 'folder with the kernel modules for the default initramfs')
@@ -74,7 +87,12 @@ function program(): Command {
     .option('--cpu-model <name>', 'EPYC-Milan or SapphireRapids', 'EPYC-Milan')
     .option('--run <command>', 'run a shell command in the guest; its status is the exit status')
     .option('--console <file>', 'where the guest console goes (- for standard output)')
-    .option('--limit <n>', 'end after so many instructions', integer('a number', 1, Number.MAX_SAFE_INTEGER), Number.MAX_SAFE_INTEGER)
+    .option(
+      '--limit <n>',
+      'end after so many instructions',
+      integer('a number', 1, Number.MAX_SAFE_INTEGER),
+      Number.MAX_SAFE_INTEGER,
+    )
     .option('--timeout <seconds>', 'end after so much wall-clock time', integer('seconds', 1, 1e9), 0)
     .addOption(new Option('--seed <n>', 'seed of all randomness').argParser(seed).default(1n, '1'))
     .option('--date <date>', 'date and time at power-on', date, Date.parse('2026-01-01T00:00:00Z') / 1000)
@@ -82,7 +100,13 @@ function program(): Command {
     .option('--hyperv <on|off>', 'off: a bare machine without a hypervisor interface', 'on')
     .option('--no-invariant-tsc', 'withhold the invariant TSC privilege')
     .option('--trace <file>', 'write every event as a JSON line')
-    .option('--hash-every <n>', 'print the state hash every so many instructions', integer('a number', 1, Number.MAX_SAFE_INTEGER), 0)
+    .option(
+      '--hash-every <n>',
+      'print the state hash every so many instructions',
+      integer('a number', 1, Number.MAX_SAFE_INTEGER),
+      0,
+    )
+    .option('--symbols <file>', 'System.map that names the addresses in the report of a death')
     .option('--snapshot <file>', 'write the machine there when the run ends')
     .option('--resume <file>', 'go on from a snapshot')
     .option('--gdb <port>', 'serve the GDB remote protocol on a loopback port', integer('a port', 1, 65535))
@@ -90,23 +114,40 @@ function program(): Command {
     .option('--json <file>', 'write a report (- for standard output)')
     .option('--offline', 'use the cache only', false)
     .addOption(cacheDir())
-    .action(async (configuration: string, options: Omit<BootOptions, 'configuration' | 'hyperv'> & { hyperv: string; board?: string; bios?: string; without: string[] }) => {
-      if (options.board !== undefined) {
-        if (options.board !== 'test') throw new UserError(`there is no board '${options.board}': give --board test`);
-        throw new ExitStatus(await bootBoard(options));
-      }
-      if (!CONFIGURATIONS.includes(configuration)) throw new UserError(`there is no configuration '${configuration}': give one of ${CONFIGURATIONS.join(', ')}`);
-      if (configuration !== 'plain') throw new UserError(`configuration '${configuration}' is not built yet: boot 'plain'`);
-      if (!['on', 'off'].includes(options.hyperv)) throw new UserError(`--hyperv ${options.hyperv} is neither on nor off: give one of them`);
-      throw new ExitStatus(await boot({ ...options, configuration, hyperv: options.hyperv === 'on' }));
-    });
+    .action(
+      async (
+        configuration: string,
+        options: Omit<BootOptions, 'configuration' | 'hyperv'> & {
+          hyperv: string;
+          board?: string;
+          bios?: string;
+          without: string[];
+        },
+      ) => {
+        if (options.board !== undefined) {
+          if (options.board !== 'test')
+            throw new UserError(`there is no board '${options.board}': give --board test`);
+          throw new ExitStatus(await bootBoard(options));
+        }
+        if (!CONFIGURATIONS.includes(configuration))
+          throw new UserError(
+            `there is no configuration '${configuration}': give one of ${CONFIGURATIONS.join(', ')}`,
+          );
+        if (configuration !== 'plain')
+          throw new UserError(`configuration '${configuration}' is not built yet: boot 'plain'`);
+        if (!['on', 'off'].includes(options.hyperv))
+          throw new UserError(`--hyperv ${options.hyperv} is neither on nor off: give one of them`);
+        throw new ExitStatus(await boot({ ...options, configuration, hyperv: options.hyperv === 'on' }));
+      },
+    );
   const kernel = root.command('kernel').description('kernels in the cache and from apt');
   kernel
     .command('list')
     .description('list the cached kernel packages')
     .addOption(cacheDir())
     .action((options: { cacheDir: string }) => {
-      for (const entry of new Cache(options.cacheDir).find((name) => name.startsWith('linux-image'))) process.stdout.write(`${entry.name} ${entry.bytes} ${entry.sha256}\n`);
+      for (const entry of new Cache(options.cacheDir).find((name) => name.startsWith('linux-image')))
+        process.stdout.write(`${entry.name} ${entry.bytes} ${entry.sha256}\n`);
     });
   kernel
     .command('fetch')
@@ -124,7 +165,8 @@ function program(): Command {
     .command('list')
     .addOption(cacheDir())
     .action((options: { cacheDir: string }) => {
-      for (const entry of new Cache(options.cacheDir).list()) process.stdout.write(`${entry.name} ${entry.bytes} ${entry.sha256}\n`);
+      for (const entry of new Cache(options.cacheDir).list())
+        process.stdout.write(`${entry.name} ${entry.bytes} ${entry.sha256}\n`);
     });
   cache
     .command('verify')
@@ -164,10 +206,25 @@ async function main(): Promise<number> {
       return STATUS.usage;
     }
     const { stack, message } = error as Error;
-    process.stderr.write(`vitrine: a bug of ours: ${message}\n${stack ?? ''}\nPlease report it with the command line and what is above.\n`);
+    process.stderr.write(
+      `vitrine: a bug of ours: ${message}\n${stack ?? ''}\nPlease report it with the command line and what is above.\n`,
+    );
     return STATUS.internal;
   }
 }
+
+process.on('uncaughtException', (error) => {
+  process.stderr.write(
+    `vitrine: a bug of ours: ${error.message}\n${error.stack ?? ''}\nPlease report it with the command line and what is above.\n`,
+  );
+  process.exit(STATUS.internal);
+});
+// A reader that has left ends the run as it would end any other writer.
+const SIGPIPE = 13;
+process.stdout.on('error', (error: NodeJS.ErrnoException) =>
+  process.exit(error.code === 'EPIPE' ? 128 + SIGPIPE : STATUS.usage),
+);
+process.stderr.on('error', () => undefined);
 
 const status = await main();
 // Standard output may be a pipe that has not taken everything yet.

@@ -25,7 +25,14 @@ export async function readModule(path: string, bytes: Uint8Array): Promise<Kerne
   const info = section(data, '.modinfo', path);
   const fields = new TextDecoder('latin1').decode(info).split('\0');
   const depends = fields.find((field) => field.startsWith('depends='))?.slice(8) ?? '';
-  return { name: moduleName(path), depends: depends.split(',').filter((name) => name !== '').map((name) => name.replace(/-/g, '_')), data };
+  return {
+    name: moduleName(path),
+    depends: depends
+      .split(',')
+      .filter((name) => name !== '')
+      .map((name) => name.replace(/-/g, '_')),
+    data,
+  };
 }
 
 function section(elf: Uint8Array, wanted: string, where: string): Uint8Array {
@@ -56,7 +63,10 @@ function section(elf: Uint8Array, wanted: string, where: string): Uint8Array {
 }
 
 /** The wanted modules after everything that they depend on, each once. Names that are not there are left out. */
-export function loadOrder(modules: ReadonlyMap<string, KernelModule>, wanted: readonly string[]): KernelModule[] {
+export function loadOrder(
+  modules: ReadonlyMap<string, KernelModule>,
+  wanted: readonly string[],
+): KernelModule[] {
   const order: KernelModule[] = [];
   const visited = new Set<string>();
   const visit = (name: string): void => {

@@ -2,7 +2,13 @@ import { expect, test } from 'vitest';
 import * as fc from 'fast-check';
 import { inputFrame, RunReceiver } from './run-protocol.ts';
 
-function collect(): { receiver: RunReceiver; out: number[]; err: number[]; asked: () => number; status: () => number | undefined } {
+function collect(): {
+  receiver: RunReceiver;
+  out: number[];
+  err: number[];
+  asked: () => number;
+  status: () => number | undefined;
+} {
   const out: number[] = [];
   const err: number[] = [];
   let asked = 0;

@@ -2,6 +2,9 @@
 import type { Machine } from '../machine/machine.ts';
 import { inputFrame, INPUT_FRAME, RunReceiver } from './run-protocol.ts';
 
+/** How long the guest is held for input that the command may never read: files and pipes with data answer at once. */
+const GRACE_MS = 200;
+
 /** What the guest said last, for a report of its death. */
 export function lastWords(recent: readonly Uint8Array[]): Uint8Array {
   const all = Buffer.concat(recent);
@@ -13,12 +16,16 @@ export class RunSession {
   status: number | undefined;
   /** Input may still come: an idle guest is not a dead one. */
   mayInput = true;
+  /** Bytes that the UART took. */
+  sent = 0;
   readonly #receiver: RunReceiver;
   readonly #chunks: Uint8Array[] = [];
   #ended = false;
   #wanted = 0;
   #toSend = new Uint8Array(0);
   #wake: (() => void) | undefined;
+  /** Standard input was silent for the whole grace: the guest goes on without it until something comes. */
+  #silent = false;
   readonly #input: NodeJS.ReadStream | undefined;
 
   constructor() {
@@ -43,12 +50,14 @@ export class RunSession {
 
   readonly #onData = (chunk: Buffer): void => {
     this.#chunks.push(chunk);
+    this.#silent = false;
     // Enough for now: the guest takes it at its own pace.
     if (this.#chunks.length > 16) this.#input?.pause();
     this.#wake?.();
   };
   readonly #onEnd = (): void => {
     this.#ended = true;
+    this.#silent = false;
     this.#wake?.();
   };
 
@@ -56,28 +65,54 @@ export class RunSession {
     this.#receiver.push(bytes);
   }
 
-  /** Gives the guest what it asked for. Waits for the outside when the guest waits, so that input is not a matter of timing. */
+  /** True while the guest asked for input and there is none: its time then goes no faster than the real one. */
+  get waiting(): boolean {
+    return this.#wanted > 0 && this.#silent;
+  }
+
+  /**
+   * Gives the guest what it asked for, in whole frames while there is enough, so that the pieces of a pipe make no
+   * difference. Holds the guest for input only for a moment: a command that reads none must not wait for it.
+   */
   async feed(machine: Machine): Promise<void> {
     if (this.#toSend.length > 0) this.#send(machine);
-    while (this.#wanted > 0 && this.#toSend.length === 0) {
+    while (this.#wanted > 0 && this.#toSend.length === 0 && !this.#silent) {
+      const held = this.#chunks.reduce((sum, { length }) => sum + length, 0);
+      if (held < INPUT_FRAME && !this.#ended) {
+        if (await this.#more()) continue;
+        if (held === 0) {
+          this.#silent = true;
+          return;
+        }
+      }
       const data = Buffer.concat(this.#chunks.splice(0));
       if (data.length > INPUT_FRAME) this.#chunks.push(data.subarray(INPUT_FRAME));
-      if (data.length === 0 && !this.#ended) {
-        this.#input?.resume();
-        await new Promise<void>((resolve) => (this.#wake = resolve));
-        this.#wake = undefined;
-        continue;
-      }
       this.#wanted--;
       if (data.length === 0) this.mayInput = false;
       this.#toSend = Uint8Array.from(inputFrame(data.subarray(0, INPUT_FRAME)));
       this.#send(machine);
     }
+    if (this.#silent) this.#input?.resume();
+  }
+
+  /** True when something came, false after the grace. */
+  async #more(): Promise<boolean> {
+    this.#input?.resume();
+    return new Promise<boolean>((resolve) => {
+      const timer = setTimeout(() => done(false), GRACE_MS);
+      const done = (came: boolean): void => {
+        clearTimeout(timer);
+        this.#wake = undefined;
+        resolve(came);
+      };
+      this.#wake = () => done(true);
+    });
   }
 
   #send(machine: Machine): void {
     const taken = machine.serialInput(1, this.#toSend);
     this.#toSend = this.#toSend.subarray(taken);
+    this.sent += taken;
   }
 
   close(): void {
@@ -88,13 +123,15 @@ export class RunSession {
 
 export interface Terminal {
   readonly left: boolean;
+  /** Gives the UART what it had no room for. */
+  pump(machine: Machine): void;
   restore(): void;
 }
 
 const HELP = '\r\nCtrl-A x  leave\r\nCtrl-A h  this help\r\nCtrl-A a  send Ctrl-A\r\n';
 
 /** A raw terminal on the first UART. */
-export function interactive(machine: Machine): Terminal {
+export function interactive(): Terminal {
   const state = { left: false };
   let escape = false;
   let queue = new Uint8Array(0);
@@ -113,12 +150,14 @@ export function interactive(machine: Machine): Terminal {
       else out.push(byte);
     }
     queue = Uint8Array.from([...queue, ...out]);
-    queue = queue.subarray(machine.serialInput(0, queue)) as Uint8Array<ArrayBuffer>;
   };
   input.on('data', onData);
   return {
     get left() {
       return state.left;
+    },
+    pump(machine) {
+      if (queue.length > 0) queue = queue.slice(machine.serialInput(0, queue));
     },
     restore() {
       input.off('data', onData);

@@ -1,6 +1,9 @@
 /** GDB remote serial protocol, packets: `$data#checksum`, `}` escapes, `+`/`-` acknowledgements, 0x03 to interrupt. */
 
-export type PacketEvent = { readonly kind: 'packet'; readonly data: string } | { readonly kind: 'interrupt' } | { readonly kind: 'bad' };
+export type PacketEvent =
+  | { readonly kind: 'packet'; readonly data: string }
+  | { readonly kind: 'interrupt' }
+  | { readonly kind: 'bad' };
 
 export function checksum(data: string): string {
   let sum = 0;
@@ -42,7 +45,16 @@ export class PacketReader {
       const data = this.#buffer.slice(1, end);
       const good = checksum(data) === this.#buffer.slice(end + 1, end + 3).toLowerCase();
       this.#buffer = this.#buffer.slice(end + 3);
-      events.push(good ? { kind: 'packet', data: data.replace(/}([\s\S])/g, (_, char: string) => String.fromCharCode(char.charCodeAt(0) ^ 0x20)) } : { kind: 'bad' });
+      events.push(
+        good
+          ? {
+              kind: 'packet',
+              data: data.replace(/}([\s\S])/g, (_, char: string) =>
+                String.fromCharCode(char.charCodeAt(0) ^ 0x20),
+              ),
+            }
+          : { kind: 'bad' },
+      );
     }
   }
 }

@@ -66,7 +66,13 @@ export class GdbServer {
   async listen(port: number): Promise<void> {
     await new Promise<void>((resolve, reject) => {
       const server = createServer((socket) => this.#connect(socket));
-      server.once('error', (error: NodeJS.ErrnoException) => reject(new UserError(`cannot listen for gdb on port ${port} (${error.code ?? 'error'}): give another one with --gdb`)));
+      server.once('error', (error: NodeJS.ErrnoException) =>
+        reject(
+          new UserError(
+            `cannot listen for gdb on port ${port} (${error.code ?? 'error'}): give another one with --gdb`,
+          ),
+        ),
+      );
       server.listen(port, '127.0.0.1', () => resolve());
       this.#server = server;
     });

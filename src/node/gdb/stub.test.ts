@@ -2,9 +2,17 @@ import { expect, test } from 'vitest';
 import { checksum, escapeBinary, frame, PacketReader } from './packet.ts';
 import { GdbStub, REGISTERS, type GdbTarget } from './stub.ts';
 
-function fake(): { target: GdbTarget; breakpoints: Set<bigint>; registers: Map<string, bigint>; watches: string[] } {
+function fake(): {
+  target: GdbTarget;
+  breakpoints: Set<bigint>;
+  registers: Map<string, bigint>;
+  watches: string[];
+} {
   const breakpoints = new Set<bigint>();
-  const registers = new Map<string, bigint>([['rip', 0xffffffff81000000n], ['rax', 0x1122334455667788n]]);
+  const registers = new Map<string, bigint>([
+    ['rip', 0xffffffff81000000n],
+    ['rax', 0x1122334455667788n],
+  ]);
   const watches: string[] = [];
   const memory = new Uint8Array([0x90, 0xcc, 0x00, 0xff]);
   const target: GdbTarget = {
@@ -12,7 +20,10 @@ function fake(): { target: GdbTarget; breakpoints: Set<bigint>; registers: Map<s
     current: () => 1,
     register: (_vp, name) => registers.get(name) ?? 0n,
     setRegister: (_vp, name, value) => void registers.set(name, value),
-    read: (_vp, address, length) => (address >= 0x1000n && address + BigInt(length) <= 0x1004n ? memory.slice(Number(address - 0x1000n), Number(address - 0x1000n) + length) : undefined),
+    read: (_vp, address, length) =>
+      address >= 0x1000n && address + BigInt(length) <= 0x1004n
+        ? memory.slice(Number(address - 0x1000n), Number(address - 0x1000n) + length)
+        : undefined,
     write: (_vp, address, bytes) => {
       if (address !== 0x1000n) return false;
       memory.set(bytes);
@@ -35,7 +46,11 @@ const answer = (stub: GdbStub, packet: string): string => {
 test('PacketReader gives whole packets from any pieces and rejects a wrong checksum', () => {
   const reader = new PacketReader();
   expect(reader.push('+$m10')).toEqual([]);
-  expect(reader.push('00,4#' + checksum('m1000,4') + '\x03$?#00')).toEqual([{ kind: 'packet', data: 'm1000,4' }, { kind: 'interrupt' }, { kind: 'bad' }]);
+  expect(reader.push('00,4#' + checksum('m1000,4') + '\x03$?#00')).toEqual([
+    { kind: 'packet', data: 'm1000,4' },
+    { kind: 'interrupt' },
+    { kind: 'bad' },
+  ]);
 });
 
 test('frame and escapeBinary follow the protocol', () => {

@@ -13,7 +13,13 @@ export interface GdbTarget {
   write(vp: number, address: bigint, bytes: Uint8Array): boolean;
   setBreakpoint(address: bigint, on: boolean): void;
   /** False when the address is not mapped. */
-  setWatch(vp: number, address: bigint, length: number, kind: 'write' | 'read' | 'access', on: boolean): boolean;
+  setWatch(
+    vp: number,
+    address: bigint,
+    length: number,
+    kind: 'write' | 'read' | 'access',
+    on: boolean,
+  ): boolean;
 }
 
 /** What the transport does after a command. */
@@ -45,18 +51,31 @@ export const REGISTERS: readonly Register[] = [
   ...['cs', 'ss', 'ds', 'es', 'fs', 'gs'].map((name) => r32(name)),
   { name: 'fs_base', bits: 64, type: 'int', feature: 'segments' },
   { name: 'gs_base', bits: 64, type: 'int', feature: 'segments' },
-  ...['k_gs_base', 'cr0', 'cr2', 'cr3', 'cr4', 'efer'].map((name): Register => ({ name, bits: 64, type: 'int64', feature: 'system' })),
+  ...['k_gs_base', 'cr0', 'cr2', 'cr3', 'cr4', 'efer'].map((name): Register => ({
+    name,
+    bits: 64,
+    type: 'int64',
+    feature: 'system',
+  })),
 ];
 
 function description(): string {
   const lines = (feature: Register['feature']): string =>
     REGISTERS.map((register, number) => ({ register, number }))
       .filter(({ register }) => register.feature === feature)
-      .map(({ register, number }) => `<reg name="${register.name}" bitsize="${register.bits}" type="${register.type}" regnum="${number}"/>`)
+      .map(
+        ({ register, number }) =>
+          `<reg name="${register.name}" bitsize="${register.bits}" type="${register.type}" regnum="${number}"/>`,
+      )
       .join('');
   // GDB wants the eight x87 registers in the core feature.
-  const st = Array.from({ length: 8 }, (_, n) => `<reg name="st${n}" bitsize="80" type="i387_ext" regnum="${100 + n}"/>`).join('');
-  const control = ['fctrl', 'fstat', 'ftag', 'fiseg', 'fioff', 'foseg', 'fooff', 'fop'].map((name, n) => `<reg name="${name}" bitsize="32" type="int" group="float" regnum="${108 + n}"/>`).join('');
+  const st = Array.from(
+    { length: 8 },
+    (_, n) => `<reg name="st${n}" bitsize="80" type="i387_ext" regnum="${100 + n}"/>`,
+  ).join('');
+  const control = ['fctrl', 'fstat', 'ftag', 'fiseg', 'fioff', 'foseg', 'fooff', 'fop']
+    .map((name, n) => `<reg name="${name}" bitsize="32" type="int" group="float" regnum="${108 + n}"/>`)
+    .join('');
   return (
     '<?xml version="1.0"?><!DOCTYPE target SYSTEM "gdb-target.dtd"><target version="1.0"><architecture>i386:x86-64</architecture>' +
     `<feature name="org.gnu.gdb.i386.core">${lines('core')}${st}${control}</feature>` +
@@ -65,14 +84,18 @@ function description(): string {
   );
 }
 
-const hexBytes = (bytes: Uint8Array): string => Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
-const fromHex = (text: string): Uint8Array => Uint8Array.from(text.match(/../g) ?? [], (pair) => parseInt(pair, 16));
+const hexBytes = (bytes: Uint8Array): string =>
+  Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
+const fromHex = (text: string): Uint8Array =>
+  Uint8Array.from(text.match(/../g) ?? [], (pair) => parseInt(pair, 16));
 const little = (value: bigint, bits: number): string => {
   let text = '';
-  for (let shift = 0; shift < bits; shift += 8) text += ((value >> BigInt(shift)) & 0xffn).toString(16).padStart(2, '0');
+  for (let shift = 0; shift < bits; shift += 8)
+    text += ((value >> BigInt(shift)) & 0xffn).toString(16).padStart(2, '0');
   return text;
 };
-const fromLittle = (text: string): bigint => (text.match(/../g) ?? []).reverse().reduce((value, pair) => (value << 8n) | BigInt(parseInt(pair, 16)), 0n);
+const fromLittle = (text: string): bigint =>
+  (text.match(/../g) ?? []).reverse().reduce((value, pair) => (value << 8n) | BigInt(parseInt(pair, 16)), 0n);
 
 const reply = (data: string): GdbAction => ({ kind: 'reply', data });
 const OK = reply('OK');
@@ -107,7 +130,9 @@ export class GdbStub {
       case '?':
         return reply(this.#stop);
       case 'g':
-        return reply(REGISTERS.map(({ name, bits }) => little(target.register(this.#thread, name), bits)).join(''));
+        return reply(
+          REGISTERS.map(({ name, bits }) => little(target.register(this.#thread, name), bits)).join(''),
+        );
       case 'G': {
         let at = 0;
         for (const { name, bits } of REGISTERS) {
@@ -120,7 +145,8 @@ export class GdbStub {
       case 'p': {
         const register = REGISTERS[parseInt(rest, 16)];
         const number = parseInt(rest, 16);
-        if (register === undefined) return number >= 100 && number < 116 ? reply('x'.repeat(number < 108 ? 20 : 8)) : ERROR;
+        if (register === undefined)
+          return number >= 100 && number < 116 ? reply('x'.repeat(number < 108 ? 20 : 8)) : ERROR;
         return reply(little(target.register(this.#thread, register.name), register.bits));
       }
       case 'P': {
@@ -140,7 +166,9 @@ export class GdbStub {
       case 'M': {
         const range = /^([0-9a-f]+),([0-9a-f]+):([0-9a-f]*)$/.exec(rest);
         if (range === null) return ERROR;
-        return target.write(this.#thread, BigInt(`0x${range[1] as string}`), fromHex(range[3] as string)) ? OK : ERROR;
+        return target.write(this.#thread, BigInt(`0x${range[1] as string}`), fromHex(range[3] as string))
+          ? OK
+          : ERROR;
       }
       case 'Z':
       case 'z':
@@ -201,16 +229,21 @@ export class GdbStub {
   }
 
   #query(packet: string): GdbAction {
-    if (packet.startsWith('qSupported')) return reply('PacketSize=8000;QStartNoAckMode+;qXfer:features:read+;vContSupported+;hwbreak+;swbreak+');
+    if (packet.startsWith('qSupported'))
+      return reply('PacketSize=8000;QStartNoAckMode+;qXfer:features:read+;vContSupported+;hwbreak+;swbreak+');
     if (packet === 'QStartNoAckMode') {
       this.noAck = true;
       return OK;
     }
     if (packet === 'qAttached') return reply('1');
     if (packet === 'qC') return reply(`QC${(this.#thread + 1).toString(16)}`);
-    if (packet === 'qfThreadInfo') return reply(`m${Array.from({ length: this.#target.vcpus }, (_, n) => (n + 1).toString(16)).join(',')}`);
+    if (packet === 'qfThreadInfo')
+      return reply(
+        `m${Array.from({ length: this.#target.vcpus }, (_, n) => (n + 1).toString(16)).join(',')}`,
+      );
     if (packet === 'qsThreadInfo') return reply('l');
-    if (packet.startsWith('qThreadExtraInfo,')) return reply(hexBytes(new TextEncoder().encode(`vCPU ${parseInt(packet.slice(17), 16) - 1}`)));
+    if (packet.startsWith('qThreadExtraInfo,'))
+      return reply(hexBytes(new TextEncoder().encode(`vCPU ${parseInt(packet.slice(17), 16) - 1}`)));
     const xfer = /^qXfer:features:read:target\.xml:([0-9a-f]+),([0-9a-f]+)$/.exec(packet);
     if (xfer !== null) {
       const text = description();
