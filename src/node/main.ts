@@ -4,8 +4,9 @@ import { Cache, defaultCacheDir } from './cache.ts';
 import { Apt } from './apt.ts';
 import { bootBoard } from './board.ts';
 import { boot, type BootOptions } from './boot.ts';
+import { readConfiguration } from './configuration.ts';
 import { ExitStatus, STATUS, UserError } from './errors.ts';
-import { defaultKernelPackage, packageBytes, type PackageSource } from './kernel.ts';
+import { defaultKernelPackage, packageBytes, readUserFile, type PackageSource } from './kernel.ts';
 
 const CONFIGURATIONS = ['plain', 'snp', 'snp-paravisor', 'tdx', 'tdx-paravisor'];
 
@@ -43,6 +44,8 @@ function seed(text: string): bigint {
     throw new InvalidArgumentError('give an integer from 0 to 2^64 - 1.');
   }
 }
+
+const readText = (path: string): string => new TextDecoder().decode(readUserFile(path, 'configuration'));
 
 const collect = (value: string, list: string[]): string[] => [...list, value];
 
@@ -106,6 +109,7 @@ function program(): Command {
       integer('a number', 1, Number.MAX_SAFE_INTEGER),
       0,
     )
+    .option('--config <file>', 'take the configuration from a report of --json; other options win')
     .option('--symbols <file>', 'System.map that names the addresses in the report of a death')
     .option('--snapshot <file>', 'write the machine there when the run ends')
     .option('--resume <file>', 'go on from a snapshot')
@@ -116,19 +120,34 @@ function program(): Command {
     .addOption(cacheDir())
     .action(
       async (
-        configuration: string,
-        options: Omit<BootOptions, 'configuration' | 'hyperv'> & {
+        given: string,
+        asked: Omit<BootOptions, 'configuration' | 'hyperv'> & {
           hyperv: string;
           board?: string;
           bios?: string;
           without: string[];
+          config?: string;
         },
+        command: Command,
       ) => {
+        const options = { ...asked };
+        const chosen = { configuration: given };
+        const saved =
+          asked.config === undefined ? {} : readConfiguration(readText(asked.config), asked.config);
+        for (const [key, value] of Object.entries(saved)) {
+          const said =
+            key === 'configuration' ? command.args.length > 0 : command.getOptionValueSource(key) === 'cli';
+          if (!said)
+            Object.assign(key === 'configuration' ? chosen : options, {
+              [key]: key === 'hyperv' ? (value === true ? 'on' : 'off') : value,
+            });
+        }
         if (options.board !== undefined) {
           if (options.board !== 'test')
             throw new UserError(`there is no board '${options.board}': give --board test`);
           throw new ExitStatus(await bootBoard(options));
         }
+        const { configuration } = chosen;
         if (!CONFIGURATIONS.includes(configuration))
           throw new UserError(
             `there is no configuration '${configuration}': give one of ${CONFIGURATIONS.join(', ')}`,
