@@ -3,6 +3,7 @@
  * user's package state is not touched.
  */
 import { execFile } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import {
   existsSync,
   mkdirSync,
@@ -25,7 +26,7 @@ export class Apt {
   #updated = false;
 
   constructor(cache: Cache) {
-    this.#state = join(cache.dir, 'apt');
+    this.#state = join(cache.dir, 'apt', `${process.pid}-${randomBytes(6).toString('hex')}`);
   }
 
   #options(): string[] {
@@ -70,13 +71,20 @@ export class Apt {
     }
   }
 
+  /** Package lists of this process alone: two that run at once never see each other's half-written ones. */
   async update(): Promise<void> {
     if (this.#updated) return;
+    process.once('exit', () => this.close());
     for (const folder of ['state/lists/partial', 'cache/archives/partial'])
       mkdirSync(join(this.#state, folder), { recursive: true });
     if (!existsSync(join(this.#state, 'status'))) writeFileSync(join(this.#state, 'status'), '');
     await this.#exec('apt-get', ['update', '-q']);
     this.#updated = true;
+  }
+
+  /** Removes the lists: they are asked for anew when they are needed again. */
+  close(): void {
+    rmSync(this.#state, { recursive: true, force: true });
   }
 
   /** Names of packages that match a regular expression of apt-cache, with their candidate version. */

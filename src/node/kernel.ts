@@ -113,11 +113,13 @@ export interface PackageSource {
   readonly cache: Cache;
   readonly apt: Apt;
   readonly offline: boolean;
+  /** Asks apt even for what the cache has: there may be a newer one. */
+  readonly fresh?: boolean;
   /** Says what is going on, on standard error. */
   readonly say: (line: string) => void;
 }
 
-/** A package from the cache when offline, from apt otherwise (the cached file is used when it is what apt would give). */
+/** A package from the cache if it is there and good, from apt otherwise. */
 export async function packageBytes(
   name: string,
   source: PackageSource,
@@ -133,7 +135,7 @@ export async function packageBytes(
     return undefined;
   };
   const known = cached();
-  if (known !== undefined) return known;
+  if (known !== undefined && source.fresh !== true) return known;
   if (source.offline)
     throw new UserError(
       `package ${name} is not in the cache ${source.cache.dir}: run once without --offline`,
@@ -153,7 +155,7 @@ export async function defaultKernelPackage(source: PackageSource): Promise<strin
     .find((file) => CLOUD_612.test(file.slice(0, file.indexOf('_'))))
     .sort((a, b) => compareVersions(b.name, a.name));
   const [newest] = cached;
-  if (newest !== undefined) return newest.name.slice(0, newest.name.indexOf('_'));
+  if (newest !== undefined && source.fresh !== true) return newest.name.slice(0, newest.name.indexOf('_'));
   if (source.offline)
     throw new UserError(
       `the cache ${source.cache.dir} has no kernel: run once without --offline, or give one with --kernel FILE`,

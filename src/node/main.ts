@@ -175,7 +175,7 @@ function program(): Command {
     .option('--offline', 'use the cache only', false)
     .addOption(cacheDir())
     .action(async (name: string | undefined, options: { cacheDir: string; offline: boolean }) => {
-      const from = source(options);
+      const from = { ...source(options), fresh: !options.offline };
       const { entry } = await packageBytes(name ?? (await defaultKernelPackage(from)), from);
       process.stdout.write(`${entry.name} ${entry.bytes} ${entry.sha256}\n`);
     });
