@@ -201,7 +201,11 @@ export class GdbServer {
   }
 
   close(): void {
-    this.#socket?.destroy();
+    const socket = this.#socket;
+    this.#socket = undefined;
+    // The client learns that there is nothing left to debug; it need not hang up for us to end.
+    socket?.end(frame('W00'), 'latin1');
+    socket?.unref();
     this.#server?.close();
   }
 }
