@@ -33,7 +33,7 @@ import { GdbServer } from './gdb/server.ts';
 import { buildInitramfs, busyboxFromDeb } from './initramfs.ts';
 import { packageBytes, readUserFile, resolveKernel, type PackageSource } from './kernel.ts';
 import { LogStream, logText } from './sanitize.ts';
-import { interactive, lastWords, RunSession } from './sessions.ts';
+import { interactive, lastWords, piped, RunSession } from './sessions.ts';
 import { Pacer } from './pacer.ts';
 import { Symbols } from './symbols.ts';
 
@@ -124,7 +124,7 @@ export async function boot(options: BootOptions): Promise<number> {
   machine.onSerial = onSerial;
 
   const started = performance.now();
-  const terminal = tty ? interactive() : undefined;
+  const terminal = tty ? interactive() : isRun ? undefined : piped();
   const gdb = options.gdb === undefined ? undefined : new GdbServer(machine, options.gdbWait);
   if (gdb !== undefined) {
     await gdb.listen(options.gdb as number);
@@ -145,7 +145,13 @@ export async function boot(options: BootOptions): Promise<number> {
     for (;;) {
       const left = options.limit - machine.instructions;
       const held = paced || session?.waiting === true;
-      const idleTo = held ? pacer.target(machine.now) : session?.mayInput === true ? skipTo : Infinity;
+      const idleTo = held
+        ? pacer.target(machine.now)
+        : session?.mayInput === true
+          ? skipTo
+          : terminal !== undefined
+            ? Math.max(skipTo, machine.now)
+            : Infinity;
       const untilHash = options.hashEvery > 0 ? nextHash - machine.instructions : Infinity;
       await gdb?.ready();
       if (gdb?.killed === true) return STATUS.ok;
@@ -155,7 +161,11 @@ export async function boot(options: BootOptions): Promise<number> {
         nextHash += options.hashEvery;
       }
       await breathe(reason, held ? pacer : undefined, machine);
-      terminal?.pump(machine);
+      // Input goes to an idle guest before its clock skips to the next timer.
+      if (terminal !== undefined) {
+        terminal.pump(machine, reason.kind === 'idle');
+        if (session === undefined) skipTo = reason.kind === 'idle' ? reason.until : machine.now;
+      }
       while (process.stdout.writableNeedDrain && interrupted === undefined) await drained();
       if (session !== undefined) {
         const before = session.sent;

@@ -1,4 +1,5 @@
 /** The outside of the guest's UARTs: a terminal, or the standard streams of a --run command. */
+import { fstatSync, readFileSync } from 'node:fs';
 import type { Machine } from '../machine/machine.ts';
 import { inputFrame, INPUT_FRAME, RunReceiver } from './run-protocol.ts';
 
@@ -123,8 +124,8 @@ export class RunSession {
 
 export interface Terminal {
   readonly left: boolean;
-  /** Gives the UART what it had no room for. */
-  pump(machine: Machine): void;
+  /** Gives the UART what it had no room for. `idle`: the guest waits. */
+  pump(machine: Machine, idle: boolean): void;
   restore(): void;
 }
 
@@ -162,6 +163,49 @@ export function interactive(): Terminal {
     restore() {
       input.off('data', onData);
       input.setRawMode(false);
+      input.pause();
+    },
+  };
+}
+
+const END_OF_INPUT = 4;
+/** Virtual time between two Ctrl-D: a program that changes the terminal's mode may lose one. */
+const AGAIN_NS = 1e9;
+
+/**
+ * Standard input that is no terminal, typed into the first UART; its end is Ctrl-D, so that a shell there ends. A file is read
+ * before the machine starts, so that two runs get it at the same instruction; a pipe comes when it comes.
+ */
+export function piped(): Terminal {
+  let queue = new Uint8Array(0);
+  let ended = false;
+  let last = -AGAIN_NS;
+  const add = (bytes: Uint8Array): void => {
+    queue = Uint8Array.from([...queue, ...bytes]);
+  };
+  const pump = (machine: Machine, idle: boolean): void => {
+    if (ended && idle && queue.length === 0 && machine.now - last >= AGAIN_NS) {
+      add(Uint8Array.of(END_OF_INPUT));
+      last = machine.now;
+    }
+    if (queue.length > 0) queue = queue.slice(machine.serialInput(0, queue));
+  };
+  const stat = fstatSync(0);
+  if (!stat.isFIFO() && !stat.isSocket()) {
+    add(readFileSync(0));
+    ended = true;
+    return { left: false, pump, restore: () => undefined };
+  }
+  const input = process.stdin;
+  const onEnd = (): void => void (ended = true);
+  input.on('data', add);
+  input.once('end', onEnd);
+  return {
+    left: false,
+    pump,
+    restore() {
+      input.off('data', add);
+      input.off('end', onEnd);
       input.pause();
     },
   };
