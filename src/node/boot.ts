@@ -222,7 +222,7 @@ export async function boot(options: BootOptions): Promise<number> {
     process.stderr.write(
       `vitrine: the guest died: ${describe(reason)} after ${machine.instructions} instructions\n${registers(machine)}${symbols === undefined ? '' : stack(machine, symbols)}`,
     );
-  } else if (status === STATUS.limit)
+  } else if (status === STATUS.limit && interrupted === undefined)
     say(
       timedOut
         ? `the time limit of ${options.timeout} s was reached`
