@@ -30,7 +30,9 @@ function newNode() {
     if (fs.existsSync(candidate)) return candidate;
     if (path.dirname(at) === at) break;
   }
-  return fail(`it needs Node.js ${FLOOR} or newer, and npm installed none for ${process.platform} ${process.arch}: run 'npm ci' in ${root} or install Node.js ${FLOOR}.`);
+  return fail(
+    `it needs Node.js ${FLOOR} or newer, and npm installed none for ${process.platform} ${process.arch}: run 'npm ci' in ${root} or install Node.js ${FLOOR}.`,
+  );
 }
 
 // `run` (bin/run.js) starts development tools the same way.

@@ -25,10 +25,15 @@ function rules() {
     from: { path: `^src/${folder}/`, pathNot: TEST },
     to: {
       path: '^(src/|web/)',
-      pathNot: [folder, ...allowed].map((name) => (name.endsWith('.ts') ? `^src/${name.replace('.', '\\.')}$` : `^src/${name}/`)),
+      pathNot: [folder, ...allowed].map((name) =>
+        name.endsWith('.ts') ? `^src/${name.replace('.', '\\.')}$` : `^src/${name}/`,
+      ),
     },
   }));
-  for (const [from, to] of [['snp', 'tdx'], ['tdx', 'snp']]) {
+  for (const [from, to] of [
+    ['snp', 'tdx'],
+    ['tdx', 'snp'],
+  ]) {
     list.push({
       name: `silicon-${from}-not-${to}`,
       comment: 'the two technologies never know each other',

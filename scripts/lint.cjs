@@ -10,7 +10,11 @@ const findings = [];
 
 function files(folder) {
   return readdirSync(folder, { withFileTypes: true }).flatMap((entry) =>
-    entry.isDirectory() ? files(join(folder, entry.name)) : entry.name.endsWith('.ts') ? [join(folder, entry.name)] : [],
+    entry.isDirectory()
+      ? files(join(folder, entry.name))
+      : entry.name.endsWith('.ts')
+        ? [join(folder, entry.name)]
+        : [],
   );
 }
 
@@ -18,7 +22,10 @@ function files(folder) {
 const FORBIDDEN = [
   [/\bDate\b(?!:)/, 'the clock'],
   [/\bMath\.random\b/, 'randomness'],
-  [/\bMath\.(?!floor|ceil|min|max|abs|imul|clz32|trunc|round|log2|sign)\w+/, 'Math functions that differ between hosts'],
+  [
+    /\bMath\.(?!floor|ceil|min|max|abs|imul|clz32|trunc|round|log2|sign)\w+/,
+    'Math functions that differ between hosts',
+  ],
   [/\bperformance\./, 'the clock'],
   [/\bprocess\./, 'Node.js'],
   [/\bconsole\./, 'the console'],
@@ -26,27 +33,40 @@ const FORBIDDEN = [
   [/\basync\b|\bawait\b|\bPromise\b/, 'promises'],
   [/\bfunction\s*\*|\byield\b/, 'generators'],
 ];
-const withoutComments = (text) => text.replace(/\/\*[\s\S]*?\*\//g, (comment) => comment.replace(/[^\n]/g, ' ')).replace(/(^|[^:])\/\/.*$/gm, '$1').replace(/'(?:[^'\\\n]|\\.)*'|`(?:[^`\\$]|\\.)*`/g, "''");
+const withoutComments = (text) =>
+  text
+    .replace(/\/\*[\s\S]*?\*\//g, (comment) => comment.replace(/[^\n]/g, ' '))
+    .replace(/(^|[^:])\/\/.*$/gm, '$1')
+    .replace(/'(?:[^'\\\n]|\\.)*'|`(?:[^`\\$]|\\.)*`/g, "''");
 
 async function main() {
   const { cruise } = await import('dependency-cruiser');
   const { rules } = require('./import-table.cjs');
   const options = require('../.dependency-cruiser.cjs').options;
-  const tsConfig = (await import('dependency-cruiser/config-utl/extract-ts-config')).default(join(root, 'tsconfig.json'));
+  const tsConfig = (await import('dependency-cruiser/config-utl/extract-ts-config')).default(
+    join(root, 'tsconfig.json'),
+  );
   const before = process.cwd();
   process.chdir(root);
-  const { output } = await cruise(['src'], { ...options, ruleSet: { forbidden: rules() }, validate: true, baseDir: root }, {}, { tsConfig });
+  const { output } = await cruise(
+    ['src'],
+    { ...options, ruleSet: { forbidden: rules() }, validate: true, baseDir: root },
+    {},
+    { tsConfig },
+  );
   process.chdir(before);
   const seen = new Set(output.modules.map(({ source }) => source));
   const sources = files(join(root, 'src')).filter((file) => !file.endsWith('.d.ts'));
-  for (const { from, to, rule } of output.summary.violations) findings.push(`${from} imports ${to}: ${rule.name}`);
+  for (const { from, to, rule } of output.summary.violations)
+    findings.push(`${from} imports ${to}: ${rule.name}`);
   for (const file of sources) {
     const name = relative(root, file).replaceAll('\\', '/');
     if (!seen.has(name)) findings.push(`${name} was not seen by the import check`);
     if (name.startsWith('src/node/') || name.endsWith('.test.ts')) continue;
     const lines = withoutComments(readFileSync(file, 'utf8')).split('\n');
     for (const [at, line] of lines.entries()) {
-      for (const [pattern, what] of FORBIDDEN) if (pattern.test(line)) findings.push(`${name}:${at + 1} uses ${what}: ${line.trim()}`);
+      for (const [pattern, what] of FORBIDDEN)
+        if (pattern.test(line)) findings.push(`${name}:${at + 1} uses ${what}: ${line.trim()}`);
     }
   }
   licences();
@@ -56,7 +76,16 @@ async function main() {
 }
 
 /** Licences that may ship with an Apache-2.0 program. */
-const LICENCES = new Set(['MIT', 'ISC', '0BSD', 'BSD-2-Clause', 'BSD-3-Clause', 'Apache-2.0', 'MIT OR Apache-2.0', 'CC0-1.0']);
+const LICENCES = new Set([
+  'MIT',
+  'ISC',
+  '0BSD',
+  'BSD-2-Clause',
+  'BSD-3-Clause',
+  'Apache-2.0',
+  'MIT OR Apache-2.0',
+  'CC0-1.0',
+]);
 function licences() {
   const lock = join(root, 'package-lock.json');
   if (!existsSync(lock)) return;

@@ -33,7 +33,10 @@ function shuffled(seed: number) {
   };
 }
 
-function board(image: Uint8Array, more: { sink?: EventSink; frameOrder?: (count: number) => Uint32Array } = {}): Machine {
+function board(
+  image: Uint8Array,
+  more: { sink?: EventSink; frameOrder?: (count: number) => Uint32Array } = {},
+): Machine {
   const outcome = bootTestBoard({
     source: { kind: 'kernel', image, commandLine: 'guest', modules: [] },
     memoryBytes: 64 * 2 ** 20,
@@ -53,7 +56,9 @@ function runTo(machine: Machine, count: number): void {
 }
 
 let observed = 0;
-const guests = COMPUTE_GUESTS.filter(({ name }) => ['hash', 'memory', 'bytecode', 'fib', 'vector'].includes(name));
+const guests = COMPUTE_GUESTS.filter(({ name }) =>
+  ['hash', 'memory', 'bytecode', 'fib', 'vector'].includes(name),
+);
 
 describe.each(guests.map((guest) => [guest.name, guest] as const))('%s', (_name, guest) => {
   const image = guest.image(1);
@@ -69,20 +74,26 @@ describe.each(guests.map((guest) => [guest.name, guest] as const))('%s', (_name,
 
   test('runs the same in odd slices, with shuffled frames, all events and 100 watchpoints', () => {
     let events = 0;
-    const machine = board(image, { frameOrder: shuffled(7), sink: { mask: 0xffffffff, emit: () => events++ } });
+    const machine = board(image, {
+      frameOrder: shuffled(7),
+      sink: { mask: 0xffffffff, emit: () => events++ },
+    });
     const next = random(11);
     let hits = 0;
     machine.engine.onWatch = () => hits++;
     machine.engine.setWatches(
       Array.from({ length: 100 }, (_, k) => ({
         // Some anywhere, and the pages around the guest's stack and data, so that there are hits.
-        host: machine.frames.host(k < 36 ? Math.floor(next() * 0x3f00) * 4096 : 0x3e0000 + (k - 36) * 4096) as number,
+        host: machine.frames.host(
+          k < 36 ? Math.floor(next() * 0x3f00) * 4096 : 0x3e0000 + (k - 36) * 4096,
+        ) as number,
         length: 4096,
         read: true,
         write: true,
       })),
     );
-    while (machine.instructions < LENGTH) runTo(machine, Math.min(LENGTH, machine.instructions + 1 + Math.floor(next() * 100_000)));
+    while (machine.instructions < LENGTH)
+      runTo(machine, Math.min(LENGTH, machine.instructions + 1 + Math.floor(next() * 100_000)));
     expect({ hash: stateHash(machine), now: machine.now, exits: machine.exits }).toEqual(expected);
     observed += events + hits;
   });
@@ -96,7 +107,8 @@ describe.each(guests.map((guest) => [guest.name, guest] as const))('%s', (_name,
       const restored = restoreSnapshot(takeSnapshot(machine), {
         sink: { mask: 0, emit: () => undefined },
         frameOrder: shuffled(index),
-        platform: (kind, config) => (kind === 'test-board' ? testBoardPlatform(config as TestBoardConfig) : undefined),
+        platform: (kind, config) =>
+          kind === 'test-board' ? testBoardPlatform(config as TestBoardConfig) : undefined,
       });
       if (!restored.ok) throw new Error(restored.reason);
       machine = restored.machine;
@@ -114,7 +126,13 @@ test('another seed gives another state', () => {
   // RDRAND is not used here: the seed shows in the vCPUs' entropy state.
   const [guest] = guests;
   const machine = (seed: bigint): string => {
-    const outcome = bootTestBoard({ source: { kind: 'kernel', image: guest!.image(1), commandLine: 'guest', modules: [] }, memoryBytes: 64 * 2 ** 20, cpus: 1, model, seed });
+    const outcome = bootTestBoard({
+      source: { kind: 'kernel', image: guest!.image(1), commandLine: 'guest', modules: [] },
+      memoryBytes: 64 * 2 ** 20,
+      cpus: 1,
+      model,
+      seed,
+    });
     if (!outcome.ok) throw new Error(outcome.error.what);
     runTo(outcome.machine, 1000);
     return stateHash(outcome.machine);

@@ -30,7 +30,9 @@ export function createHostView(engine: Engine, frames: Frames): HostView {
       return bytes === undefined ? { ok: false, reason: 'unmapped' } : { ok: true, bytes };
     },
     write(gpa, bytes) {
-      return frames.write(gpa, bytes, (host, length) => engine.blocks.codeChanged(host, length)) ? { ok: true } : { ok: false, reason: 'unmapped' };
+      return frames.write(gpa, bytes, (host, length) => engine.blocks.codeChanged(host, length))
+        ? { ok: true }
+        : { ok: false, reason: 'unmapped' };
     },
     overlay() {
       return { ok: false, reason: 'unsupported' };
@@ -40,7 +42,12 @@ export function createHostView(engine: Engine, frames: Frames): HostView {
       if (name === REGISTER.rflags) return [rflags(engine, cpu), 0, 0, 0];
       if (name >= REGISTER.xmm0 && name < REGISTER.xmm0 + 16) {
         const at = cpu + CPU.xmm + (name - REGISTER.xmm0) * 32;
-        return [view.getUint32(at, true), view.getUint32(at + 4, true), view.getUint32(at + 8, true), view.getUint32(at + 12, true)];
+        return [
+          view.getUint32(at, true),
+          view.getUint32(at + 4, true),
+          view.getUint32(at + 8, true),
+          view.getUint32(at + 12, true),
+        ];
       }
       const field = FIELDS.get(name);
       if (field === undefined) return undefined;

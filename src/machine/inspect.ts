@@ -17,7 +17,24 @@ export interface Inspector {
   host(vp: number, va: bigint): number | undefined;
 }
 
-const GPRS = ['rax', 'rcx', 'rdx', 'rbx', 'rsp', 'rbp', 'rsi', 'rdi', 'r8', 'r9', 'r10', 'r11', 'r12', 'r13', 'r14', 'r15'];
+const GPRS = [
+  'rax',
+  'rcx',
+  'rdx',
+  'rbx',
+  'rsp',
+  'rbp',
+  'rsi',
+  'rdi',
+  'r8',
+  'r9',
+  'r10',
+  'r11',
+  'r12',
+  'r13',
+  'r14',
+  'r15',
+];
 const SEGMENTS = ['es', 'cs', 'ss', 'ds', 'fs', 'gs'];
 const OFFSETS: ReadonlyMap<string, number> = new Map([
   ...GPRS.map((name, n): [string, number] => [name, CPU.gpr + n * 8]),
@@ -34,8 +51,13 @@ const OFFSETS: ReadonlyMap<string, number> = new Map([
 
 export function inspect(machine: Machine): Inspector {
   const { engine, frames } = machine;
-  const eachPage = (vp: number, va: bigint, length: number, visit: (gpa: number, offset: number, bytes: number) => boolean): boolean => {
-    for (let at = 0; at < length; ) {
+  const eachPage = (
+    vp: number,
+    va: bigint,
+    length: number,
+    visit: (gpa: number, offset: number, bytes: number) => boolean,
+  ): boolean => {
+    for (let at = 0; at < length;) {
       const here = (va + BigInt(at)) & 0xffffffffffffffffn;
       const bytes = Math.min(length - at, 4096 - Number(here & 0xfffn));
       const gpa = engine.translate(engine.cpu(vp), here);
@@ -75,7 +97,9 @@ export function inspect(machine: Machine): Inspector {
     },
     write(vp, va, bytes) {
       return eachPage(vp, va, bytes.length, (gpa, offset, count) =>
-        frames.write(gpa, bytes.subarray(offset, offset + count), (host, length) => engine.blocks.codeChanged(host, length)),
+        frames.write(gpa, bytes.subarray(offset, offset + count), (host, length) =>
+          engine.blocks.codeChanged(host, length),
+        ),
       );
     },
     host(vp, va) {

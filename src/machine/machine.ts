@@ -35,7 +35,11 @@ export type PlatformAction = HostAction | { readonly kind: 'exit'; readonly stat
 /** Whoever owns the vCPUs: the Hyper-V host, or the test board. Functions over its own plain state. */
 export interface Platform {
   turn(now: number): Turn;
-  exit(vp: number, exit: Exit, world: World): { readonly completion: Completion; readonly actions: readonly PlatformAction[] };
+  exit(
+    vp: number,
+    exit: Exit,
+    world: World,
+  ): { readonly completion: Completion; readonly actions: readonly PlatformAction[] };
   advance(world: World): readonly PlatformAction[];
   nextEvent(): number;
   interrupt(vp: number): 'none' | 'interrupt' | 'external' | 'nmi';
@@ -43,7 +47,11 @@ export interface Platform {
   takeNmi(vp: number): void;
   /** Vector of an interrupt that an 8259A gives. */
   takeExternal?(vp: number): number;
-  serialInput(unit: number, bytes: Uint8Array, world: World): { readonly taken: number; readonly actions: readonly PlatformAction[] };
+  serialInput(
+    unit: number,
+    bytes: Uint8Array,
+    world: World,
+  ): { readonly taken: number; readonly actions: readonly PlatformAction[] };
   /** Which platform it is, how it was made, and all of its state, as plain data for snapshots. */
   readonly kind: string;
   readonly config: unknown;
@@ -79,10 +87,19 @@ export type StopReason =
   /** Nothing can happen before virtual time `until` (Infinity: ever). */
   | { readonly kind: 'idle'; readonly until: number }
   | { readonly kind: 'end'; readonly reason: 'power-off' | 'hibernate' | 'reset' | 'triple-fault' }
-  | { readonly kind: 'crash'; readonly parameters: readonly bigint[]; readonly message: Uint8Array | undefined }
+  | {
+      readonly kind: 'crash';
+      readonly parameters: readonly bigint[];
+      readonly message: Uint8Array | undefined;
+    }
   | { readonly kind: 'exit'; readonly status: number }
   /** A debugger's breakpoint or watchpoint at virtual processor `vp`. */
-  | { readonly kind: 'debug'; readonly vp: number; readonly cause: 'breakpoint' | 'watch'; readonly watch: number }
+  | {
+      readonly kind: 'debug';
+      readonly vp: number;
+      readonly cause: 'breakpoint' | 'watch';
+      readonly watch: number;
+    }
   /** The same exit at the same place without progress: the VM is stuck. */
   | { readonly kind: 'stuck'; readonly vp: number; readonly exit: string };
 
@@ -114,22 +131,38 @@ export class Machine {
   constructor(config: MachineConfig) {
     this.config = config;
     const regions: MemoryRegion[] = config.directives.flatMap((directive) =>
-      directive.kind === 'region' ? [{ gpa: directive.gpa, length: directive.length, readOnly: directive.backing === 'rom' }] : [],
+      directive.kind === 'region'
+        ? [{ gpa: directive.gpa, length: directive.length, readOnly: directive.backing === 'rom' }]
+        : [],
     );
     const frameBytes = frameBytesFor(regions);
     const top = Math.max(0, ...regions.map(({ gpa, length }) => gpa + length));
     const plan = planMemory(config.vcpus, 1, frameBytes, stageBytes(top, frameBytes));
-    this.engine = new Engine({ plan, defs: x86Defs, features: config.model.features, routines: [...x86Routines, secondStagePlain] });
+    this.engine = new Engine({
+      plan,
+      defs: x86Defs,
+      features: config.model.features,
+      routines: [...x86Routines, secondStagePlain],
+    });
     this.frames = new Frames(this.engine.memory.buffer, plan, regions, config.frameOrder);
     this.view = createHostView(this.engine, this.frames);
     for (let v = 0; v < config.vcpus; v++) {
-      configureVcpu(this.engine, this.engine.cpu(v), config.model, (config.seed ^ (BigInt(v + 1) * 0x9e3779b97f4a7c15n)) & ((1n << 64n) - 1n), config.tscAtZero, Math.round(config.tscHz / 1e9));
+      configureVcpu(
+        this.engine,
+        this.engine.cpu(v),
+        config.model,
+        (config.seed ^ (BigInt(v + 1) * 0x9e3779b97f4a7c15n)) & ((1n << 64n) - 1n),
+        config.tscAtZero,
+        Math.round(config.tscHz / 1e9),
+      );
       setRegisters(this.engine, this.engine.cpu(v), config.initRegisters);
     }
     for (const directive of config.directives) {
       if (directive.kind === 'pages') {
-        if (directive.data.length > 0) eachPage(directive, (gpa, contents) => void this.frames.write(gpa, contents, () => undefined));
-      } else if (directive.kind === 'context') setRegisters(this.engine, this.engine.cpu(directive.vp), directive.registers);
+        if (directive.data.length > 0)
+          eachPage(directive, (gpa, contents) => void this.frames.write(gpa, contents, () => undefined));
+      } else if (directive.kind === 'context')
+        setRegisters(this.engine, this.engine.cpu(directive.vp), directive.registers);
     }
   }
 
@@ -143,7 +176,13 @@ export class Machine {
   }
 
   counters(): Counters {
-    return { now: this.#now, instructions: this.#instructions, exits: this.#exits, lastExit: this.#lastExit, sameExit: this.#sameExit };
+    return {
+      now: this.#now,
+      instructions: this.#instructions,
+      exits: this.#exits,
+      lastExit: this.#lastExit,
+      sameExit: this.#sameExit,
+    };
   }
   setCounters(counters: Counters): void {
     this.#now = counters.now;
@@ -190,7 +229,11 @@ export class Machine {
         this.#now = Math.max(this.#now, turn.until);
         continue;
       }
-      const debug = this.#runVp(platform, turn.vp, Math.min(turn.instructions, QUANTUM, Math.max(1, stopAt - this.#instructions)));
+      const debug = this.#runVp(
+        platform,
+        turn.vp,
+        Math.min(turn.instructions, QUANTUM, Math.max(1, stopAt - this.#instructions)),
+      );
       if (debug !== undefined) return debug;
     }
     return this.#end;
@@ -214,7 +257,11 @@ export class Machine {
     const cpu = engine.cpu(vp);
     const waiting = view.getUint32(cpu + CPU.answers, true) !== 0;
     const kind = waiting ? 'none' : platform.interrupt(vp);
-    view.setUint32(cpu + CPU.pending, kind === 'none' ? 0 : kind === 'nmi' ? PENDING.nmi : PENDING.interrupt, true);
+    view.setUint32(
+      cpu + CPU.pending,
+      kind === 'none' ? 0 : kind === 'nmi' ? PENDING.nmi : PENDING.interrupt,
+      true,
+    );
     // A restarted instruction runs by itself: what it did may have raised an interrupt.
     const reason = engine.run(cpu, waiting ? 1 : Math.max(1, Math.floor(instructions)), this.#now);
     const ran = engine.executed(cpu);
@@ -246,7 +293,10 @@ export class Machine {
       return;
     }
     if (kind === 'none') return;
-    const vector = kind === 'external' && platform.takeExternal ? platform.takeExternal(vp) : platform.acknowledge(vp, this.#world());
+    const vector =
+      kind === 'external' && platform.takeExternal
+        ? platform.takeExternal(vp)
+        : platform.acknowledge(vp, this.#world());
     inject(this.engine, cpu, vector);
   }
 
@@ -291,7 +341,11 @@ export class Machine {
     const key = `${vp} ${exit.kind} ${this.#instructions}`;
     if (key === this.#lastExit) {
       if (++this.#sameExit > STUCK_LIMIT) {
-        this.#end = { kind: 'stuck', vp, exit: `${exit.kind} at 0x${read64(this.engine, cpu + CPU.rip).toString(16)}` };
+        this.#end = {
+          kind: 'stuck',
+          vp,
+          exit: `${exit.kind} at 0x${read64(this.engine, cpu + CPU.rip).toString(16)}`,
+        };
       }
     } else {
       this.#lastExit = key;
@@ -348,7 +402,6 @@ export class Machine {
     engine.u8.set(mtrr, cpu + CPU.mtrrDefType);
   }
 }
-
 
 function assertNever(value: never): never {
   throw new Error(`unknown action ${JSON.stringify(value)}`);

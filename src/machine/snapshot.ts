@@ -35,7 +35,18 @@ interface Snapshot {
 }
 
 /** Fields of a CPU structure that are addresses of this machine's memory. */
-const POINTERS = [CPU.tlbFast, CPU.tlbReal, CPU.tlbFetch, CPU.tlbArea, CPU.tlbEmpty, CPU.engine, CPU.windowHost, CPU.stageHost, CPU.record, CPU.msrMap];
+const POINTERS = [
+  CPU.tlbFast,
+  CPU.tlbReal,
+  CPU.tlbFetch,
+  CPU.tlbArea,
+  CPU.tlbEmpty,
+  CPU.engine,
+  CPU.windowHost,
+  CPU.stageHost,
+  CPU.record,
+  CPU.msrMap,
+];
 const FETCH_ENTRIES = 2 * (TLB.fetchSmall + TLB.fetchLarge);
 
 export function takeSnapshot(machine: Machine): Uint8Array {
@@ -49,7 +60,8 @@ export function takeSnapshot(machine: Machine): Uint8Array {
     const cpu = engine.cpu(vp);
     const copy = engine.u8.slice(cpu, cpu + CPU.size);
     const view = new DataView(copy.buffer);
-    windows[vp] = view.getBigInt64(CPU.windowMask, true) === -1n ? -1 : gpaOf(view.getUint32(CPU.windowHost, true));
+    windows[vp] =
+      view.getBigInt64(CPU.windowMask, true) === -1n ? -1 : gpaOf(view.getUint32(CPU.windowHost, true));
     for (const field of POINTERS) view.setUint32(field, 0, true);
     cpus.push(copy);
     const area = engine.view.getUint32(cpu + CPU.tlbArea, true);
@@ -105,7 +117,8 @@ export function takeSnapshot(machine: Machine): Uint8Array {
   return encodeValue(snapshot);
 }
 
-export type RestoreOutcome = { readonly ok: true; readonly machine: Machine } | { readonly ok: false; readonly reason: string };
+export type RestoreOutcome =
+  { readonly ok: true; readonly machine: Machine } | { readonly ok: false; readonly reason: string };
 
 export interface RestoreOptions {
   readonly sink: EventSink;
@@ -121,14 +134,16 @@ export function restoreSnapshot(bytes: Uint8Array, options: RestoreOptions): Res
   } catch {
     return { ok: false, reason: 'it is damaged' };
   }
-  if (typeof snapshot !== 'object' || snapshot === null || snapshot.magic !== MAGIC) return { ok: false, reason: 'it is not a snapshot of this version' };
+  if (typeof snapshot !== 'object' || snapshot === null || snapshot.magic !== MAGIC)
+    return { ok: false, reason: 'it is not a snapshot of this version' };
   const model = findCpuModel(snapshot.model);
   if (model === undefined) return { ok: false, reason: `there is no processor model '${snapshot.model}'` };
   const platform =
     snapshot.platform.kind === 'hyperv'
       ? hypervPlatform(snapshot.platform.config as HostConfig)
       : options.platform?.(snapshot.platform.kind, snapshot.platform.config);
-  if (platform === undefined) return { ok: false, reason: `there is no platform '${snapshot.platform.kind}'` };
+  if (platform === undefined)
+    return { ok: false, reason: `there is no platform '${snapshot.platform.kind}'` };
   const machine = new Machine({
     model,
     vcpus: snapshot.vcpus,
@@ -146,7 +161,11 @@ export function restoreSnapshot(bytes: Uint8Array, options: RestoreOptions): Res
   const { engine, frames } = machine;
   for (const [k, page] of snapshot.pageNumbers.entries()) {
     const host = frames.host(page * 4096);
-    if (host === undefined) return { ok: false, reason: `it has a page at 0x${(page * 4096).toString(16)}, where there is no memory` };
+    if (host === undefined)
+      return {
+        ok: false,
+        reason: `it has a page at 0x${(page * 4096).toString(16)}, where there is no memory`,
+      };
     engine.u8.set(snapshot.pages.subarray(k * 4096, k * 4096 + 4096), host);
   }
   for (let vp = 0; vp < snapshot.vcpus; vp++) {
@@ -157,7 +176,8 @@ export function restoreSnapshot(bytes: Uint8Array, options: RestoreOptions): Res
     const area = engine.view.getUint32(cpu + CPU.tlbArea, true);
     engine.u8.set(snapshot.tlbs[vp] as Uint8Array, area);
     for (let at = area; at < area + 3 * TLB.arrayBytes; at += 32) {
-      const valid = engine.view.getInt32(at + TLB.read, true) !== -1 || engine.view.getInt32(at + TLB.write, true) !== -1;
+      const valid =
+        engine.view.getInt32(at + TLB.read, true) !== -1 || engine.view.getInt32(at + TLB.write, true) !== -1;
       const page = (engine.view.getInt32(at + TLB.read, true) & ~0xfff) | 0;
       if (!valid) continue;
       if (engine.view.getUint32(at + TLB.flags, true) & TLBFLAG.mmio) {

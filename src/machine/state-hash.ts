@@ -47,7 +47,8 @@ export function stateHash(machine: Machine): string {
   mixer.word(machine.now % 0x100000000);
   for (let vp = 0; vp < machine.config.vcpus; vp++) {
     const cpu = engine.cpu(vp);
-    for (const [from, to] of RANGES) for (let at = cpu + from; at < cpu + to; at += 4) mixer.word(engine.u32[at >>> 2] as number);
+    for (const [from, to] of RANGES)
+      for (let at = cpu + from; at < cpu + to; at += 4) mixer.word(engine.u32[at >>> 2] as number);
     mixer.word(rflags(engine, cpu));
   }
   const words = engine.u32;

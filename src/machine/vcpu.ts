@@ -4,7 +4,23 @@ import type { Exit, Completion, CpuidRegisters } from '../seats/exits.ts';
 import type { CpuModel } from '../x86/cpuid.ts';
 import { cr4Allowed, nativeCpuid, xcr0Allowed } from '../x86/cpuid.ts';
 import type { Engine } from '../x86/engine.ts';
-import { CPU, CS, DS, ES, EXIT, FS, GDTR, GS, IDTR, LDTR, RAISE, SEG, SS, TR, segField } from '../x86/layout.ts';
+import {
+  CPU,
+  CS,
+  DS,
+  ES,
+  EXIT,
+  FS,
+  GDTR,
+  GS,
+  IDTR,
+  LDTR,
+  RAISE,
+  SEG,
+  SS,
+  TR,
+  segField,
+} from '../x86/layout.ts';
 import { EFER } from '../x86/registers.ts';
 
 const U64 = (1n << 64n) - 1n;
@@ -17,9 +33,20 @@ export function read64(engine: Engine, at: number): bigint {
 }
 
 /** Constants of the model: what CR4, EFER and XCR0 may hold, reserved physical address bits, entropy. */
-export function configureVcpu(engine: Engine, cpu: number, model: CpuModel, seed: bigint, tscOffset: bigint, tscMultiplier: number): void {
+export function configureVcpu(
+  engine: Engine,
+  cpu: number,
+  model: CpuModel,
+  seed: bigint,
+  tscOffset: bigint,
+  tscMultiplier: number,
+): void {
   write64(engine, cpu + CPU.cr4Allowed, BigInt(cr4Allowed(model) >>> 0));
-  write64(engine, cpu + CPU.eferAllowed, BigInt(EFER.SCE | EFER.LME | EFER.LMA | EFER.NXE | (model.vendor === 'amd' ? EFER.FFXSR : 0)));
+  write64(
+    engine,
+    cpu + CPU.eferAllowed,
+    BigInt(EFER.SCE | EFER.LME | EFER.LMA | EFER.NXE | (model.vendor === 'amd' ? EFER.FFXSR : 0)),
+  );
   write64(engine, cpu + CPU.xcr0Allowed, BigInt(xcr0Allowed(model)));
   const reserved = ((1n << 52n) - 1n) & ~((1n << BigInt(model.physicalAddressBits)) - 1n);
   write64(engine, cpu + CPU.physReserved, reserved);
@@ -31,10 +58,19 @@ export function configureVcpu(engine: Engine, cpu: number, model: CpuModel, seed
   write64(engine, cpu + CPU.miscEnable, model.vendor === 'intel' ? 0x1n : 0n);
 }
 
-function setSegment(engine: Engine, cpu: number, index: number, { selector, base, limit, attributes }: SegmentRegister): void {
+function setSegment(
+  engine: Engine,
+  cpu: number,
+  index: number,
+  { selector, base, limit, attributes }: SegmentRegister,
+): void {
   write64(engine, cpu + segField(index, SEG.base), base);
   engine.view.setUint32(cpu + segField(index, SEG.limit), limit >>> 0, true);
-  engine.view.setUint32(cpu + segField(index, SEG.attr), attributes & 0x80 ? attributes : attributes | 0x10000, true);
+  engine.view.setUint32(
+    cpu + segField(index, SEG.attr),
+    attributes & 0x80 ? attributes : attributes | 0x10000,
+    true,
+  );
   engine.view.setUint32(cpu + segField(index, SEG.selector), selector, true);
 }
 
@@ -43,10 +79,22 @@ export function setRegisters(engine: Engine, cpu: number, r: InitialRegisters): 
   for (const [n, value] of r.gprs.entries()) write64(engine, cpu + CPU.gpr + n * 8, value);
   write64(engine, cpu + CPU.rip, r.rip);
   setRflags(engine, cpu, Number(r.rflags & 0xffffffffn));
-  for (const [index, segment] of [[ES, r.es], [CS, r.cs], [SS, r.ss], [DS, r.ds], [FS, r.fs], [GS, r.gs], [LDTR, r.ldtr], [TR, r.tr]] as const) {
+  for (const [index, segment] of [
+    [ES, r.es],
+    [CS, r.cs],
+    [SS, r.ss],
+    [DS, r.ds],
+    [FS, r.fs],
+    [GS, r.gs],
+    [LDTR, r.ldtr],
+    [TR, r.tr],
+  ] as const) {
     setSegment(engine, cpu, index, segment);
   }
-  for (const [index, table] of [[GDTR, r.gdtr], [IDTR, r.idtr]] as const) {
+  for (const [index, table] of [
+    [GDTR, r.gdtr],
+    [IDTR, r.idtr],
+  ] as const) {
     write64(engine, cpu + segField(index, SEG.base), table.base);
     view.setUint32(cpu + segField(index, SEG.limit), table.limit, true);
   }
@@ -62,7 +110,19 @@ export function setRegisters(engine: Engine, cpu: number, r: InitialRegisters): 
   write64(engine, cpu + CPU.dr + 40, r.dr7);
   view.setUint32(cpu + CPU.mxcsr, r.mxcsr, true);
   view.setUint32(cpu + CPU.fcw, r.fcw, true);
-  for (const field of [CPU.fsw, CPU.ftop, CPU.ftw, CPU.fop, CPU.shadow, CPU.special, CPU.deliver, CPU.delivering, CPU.answers, CPU.answersUsed]) view.setUint32(cpu + field, 0, true);
+  for (const field of [
+    CPU.fsw,
+    CPU.ftop,
+    CPU.ftw,
+    CPU.fop,
+    CPU.shadow,
+    CPU.special,
+    CPU.deliver,
+    CPU.delivering,
+    CPU.answers,
+    CPU.answersUsed,
+  ])
+    view.setUint32(cpu + field, 0, true);
   write64(engine, cpu + CPU.mtrrDefType, r.mtrrDefType);
   for (const [n, value] of r.mtrrFixed.entries()) write64(engine, cpu + CPU.mtrrFixed + n * 8, value);
   view.setUint32(cpu + CPU.cpl, (view.getUint32(cpu + segField(SS, SEG.attr), true) >> 5) & 3, true);
@@ -88,12 +148,24 @@ export function readExit(engine: Engine, cpu: number, model: CpuModel): Exit {
   switch (code) {
     case EXIT.io: {
       const flags = word(CPU.raiseInfo2);
-      return { kind: 'io', port: info, size: (flags & 0xff) as 1 | 2 | 4, write: (flags & 0x100) !== 0, value: word(CPU.raiseInfo3) };
+      return {
+        kind: 'io',
+        port: info,
+        size: (flags & 0xff) as 1 | 2 | 4,
+        write: (flags & 0x100) !== 0,
+        value: word(CPU.raiseInfo3),
+      };
     }
     case EXIT.rdmsr:
       return { kind: 'msr', index: info, write: false, lo: 0, hi: 0 };
     case EXIT.wrmsr:
-      return { kind: 'msr', index: info, write: true, lo: word(CPU.raiseInfo2), hi: word(CPU.raiseInfo2 + 4) };
+      return {
+        kind: 'msr',
+        index: info,
+        write: true,
+        lo: word(CPU.raiseInfo2),
+        hi: word(CPU.raiseInfo2 + 4),
+      };
     case EXIT.cpuid: {
       const subleaf = word(CPU.raiseInfo2);
       return { kind: 'cpuid', leaf: info, subleaf, native: native(engine, cpu, model, info, subleaf) };
@@ -113,7 +185,11 @@ export function readExit(engine: Engine, cpu: number, model: CpuModel): Exit {
       };
     case EXIT.vmcall:
     case EXIT.vmmcall:
-      return { kind: 'hypercall', long: (view.getUint32(cpu + CPU.mode, true) & 3) === 2, cpl: word(CPU.cpl) };
+      return {
+        kind: 'hypercall',
+        long: (view.getUint32(cpu + CPU.mode, true) & 3) === 2,
+        cpl: word(CPU.cpl),
+      };
     case EXIT.readCr8:
       return { kind: 'cr8', write: false, value: 0 };
     case EXIT.writeCr8:
@@ -155,7 +231,8 @@ export function complete(engine: Engine, cpu: number, completion: Completion): v
 function pushAnswer(engine: Engine, cpu: number, ...words: readonly number[]): void {
   const { view } = engine;
   const count = view.getUint32(cpu + CPU.answers, true);
-  for (const [k, word] of words.entries()) view.setUint32(cpu + CPU.answer + count * 16 + k * 4, word >>> 0, true);
+  for (const [k, word] of words.entries())
+    view.setUint32(cpu + CPU.answer + count * 16 + k * 4, word >>> 0, true);
   view.setUint32(cpu + CPU.answers, count + 1, true);
 }
 
@@ -177,7 +254,11 @@ function raise(engine: Engine, cpu: number, kind: number, vector: number, errorC
   view.setUint32(cpu + CPU.raiseError, errorCode ?? 0, true);
   view.setUint32(cpu + CPU.deliver, 1, true);
   view.setUint32(cpu + CPU.delivering, vector + 1, true);
-  view.setUint32(cpu + CPU.deliveringClass, kind === RAISE.fault && [0, 10, 11, 12, 13].includes(vector) ? 1 : 0, true);
+  view.setUint32(
+    cpu + CPU.deliveringClass,
+    kind === RAISE.fault && [0, 10, 11, 12, 13].includes(vector) ? 1 : 0,
+    true,
+  );
   view.setUint32(cpu + CPU.answers, 0, true);
   view.setUint32(cpu + CPU.answersUsed, 0, true);
 }

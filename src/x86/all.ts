@@ -17,7 +17,16 @@ import { stringRoutines } from './runtime/string.ts';
 import { systemRoutines } from './runtime/system.ts';
 import { simdDefs, simdRoutines } from './simd.ts';
 
-export const x86Defs: readonly Def[] = [...arithmeticDefs, ...shiftDefs, ...moveDefs, ...controlDefs, ...stringDefs, ...systemDefs, ...fpuDefs, ...simdDefs];
+export const x86Defs: readonly Def[] = [
+  ...arithmeticDefs,
+  ...shiftDefs,
+  ...moveDefs,
+  ...controlDefs,
+  ...stringDefs,
+  ...systemDefs,
+  ...fpuDefs,
+  ...simdDefs,
+];
 
 export const x86Routines: readonly Routine[] = [
   ...integerRoutines,

@@ -76,12 +76,22 @@ export class Blocks {
       linearLow = (ripLow + (u32[w + (segField(1, SEG.base) >> 2)] as number)) | 0;
       linearHigh = 0;
     }
-    const host = ((u32[w + (CPU.windowHost >> 2)] as number) + linearLow - (u32[w + (CPU.windowBase >> 2)] as number)) >>> 0;
+    const host =
+      ((u32[w + (CPU.windowHost >> 2)] as number) +
+        linearLow -
+        (u32[w + (CPU.windowBase >> 2)] as number)) >>>
+      0;
     const frame = host >>> 12;
     const known = this.#byFrame.get(frame);
     if (known) {
       for (const block of known) {
-        if (block.host === host && block.mode === modeWord && block.ripLow === ripLow && block.ripHigh === ripHigh && !block.stale) {
+        if (
+          block.host === host &&
+          block.mode === modeWord &&
+          block.ripLow === ripLow &&
+          block.ripHigh === ripHigh &&
+          !block.stale
+        ) {
           if (block.secondHost !== 0) {
             const second = secondPage(((linearLow | 0xfff) + 1) | 0, nextHigh(linearLow, linearHigh));
             if (second === 0) return false;
@@ -93,7 +103,16 @@ export class Blocks {
       }
     }
     if (this.#next + (MAX_BLOCK + 2) * REC.size > this.#plan.recordsEnd) this.flush();
-    const block = this.#decodeBlock(host, ripLow, ripHigh, linearLow, linearHigh, modeWord, single, secondPage);
+    const block = this.#decodeBlock(
+      host,
+      ripLow,
+      ripHigh,
+      linearLow,
+      linearHigh,
+      modeWord,
+      single,
+      secondPage,
+    );
     if (block === null) return false;
     this.decoded++;
     const list = this.#byFrame.get(frame);
@@ -136,7 +155,10 @@ export class Blocks {
     secondPage: (low: number, high: number) => number,
   ): Block | null {
     const code = modeWord & MODE.codeMask;
-    const mode: DecodeMode = { bits: code === MODE.code64 ? 64 : code === MODE.code32 ? 32 : 16, real: (modeWord & MODE.real) !== 0 };
+    const mode: DecodeMode = {
+      bits: code === MODE.code64 ? 64 : code === MODE.code32 ? 32 : 16,
+      real: (modeWord & MODE.real) !== 0,
+    };
     const insn = this.#insn;
     const start = this.#next;
     let record = start;
@@ -155,7 +177,16 @@ export class Blocks {
         this.#u32[(record + REC.next) >> 2] = ripLow;
         this.#u32[(record + REC.next + 4) >> 2] = ripHigh;
         this.#next = record + REC.size;
-        return { record: start, host, length: 1, secondHost: 0, mode: modeWord, ripLow, ripHigh, stale: false };
+        return {
+          record: start,
+          host,
+          length: 1,
+          secondHost: 0,
+          mode: modeWord,
+          ripLow,
+          ripHigh,
+          stale: false,
+        };
       }
       let result = decode(this.#table, mode, this.#u8, at, pageEnd - at, insn);
       if (result === 'more') {
@@ -171,13 +202,15 @@ export class Blocks {
       }
       let entry = insn.entry;
       if (result === 'too-long') entry = this.#pseudo.gp;
-      else if (result !== 'ok' || entry === undefined || unitFault(entry, modeWord) === 'ud') entry = this.#pseudo.ud;
+      else if (result !== 'ok' || entry === undefined || unitFault(entry, modeWord) === 'ud')
+        entry = this.#pseudo.ud;
       else if (unitFault(entry, modeWord) === 'nm') entry = this.#pseudo.nm;
       const variant = entry === insn.entry ? insn.variant : variantKey(entry.sizes[0] ?? 4, false, 0);
       offset += insn.length;
       const touchesMemory = insn.mem && entry.def.name !== 'lea' && entry.def.name !== 'nop';
       this.#flagUse[count] = touchesMemory || entry !== insn.entry ? 'other' : flagUse(entry);
-      this.#deadHandler[count] = (insn.mem || entry !== insn.entry ? undefined : entry.handlers[variant]?.deadFlags) ?? 0;
+      this.#deadHandler[count] =
+        (insn.mem || entry !== insn.entry ? undefined : entry.handlers[variant]?.deadFlags) ?? 0;
       this.#writeRecord(record, entry, variant, insn, mode, ripLow, ripHigh, offset);
       count++;
       record += REC.size;
@@ -196,7 +229,8 @@ export class Blocks {
       const [low, high] = this.#advance(mode, ripLow, ripHigh, offset);
       this.#u32[w + (REC.next >> 2)] = low;
       this.#u32[w + (REC.next >> 2) + 1] = high;
-      this.#u32[w + (REC.fallthrough >> 2)] = single || ((linearLow + offset) ^ linearLow) >>> 12 !== 0 ? 1 : 0;
+      this.#u32[w + (REC.fallthrough >> 2)] =
+        single || ((linearLow + offset) ^ linearLow) >>> 12 !== 0 ? 1 : 0;
       record += REC.size;
     }
     for (let k = 0; k < count; k++) this.#u32[(start + k * REC.size + REC.after) >> 2] = count - 1 - k;
@@ -207,7 +241,16 @@ export class Blocks {
       this.#u32[(last + REC.fallthrough) >> 2] = 1;
     }
     this.#next = record;
-    return { record: start, host, length: Math.max(1, at - host), secondHost, mode: modeWord, ripLow, ripHigh, stale: false };
+    return {
+      record: start,
+      host,
+      length: Math.max(1, at - host),
+      secondHost,
+      mode: modeWord,
+      ripLow,
+      ripHigh,
+      stale: false,
+    };
   }
 
   /**
@@ -219,7 +262,8 @@ export class Blocks {
     for (let k = count - 1; k >= 0; k--) {
       const handler = this.#deadHandler[k] as number;
       const record = start + k * REC.size;
-      if (dead && handler !== 0 && (this.#u16[record >> 1] as number) >= CASE.hot) this.#u16[record >> 1] = handler;
+      if (dead && handler !== 0 && (this.#u16[record >> 1] as number) >= CASE.hot)
+        this.#u16[record >> 1] = handler;
       const use = this.#flagUse[k];
       if (use === 'writes') dead = true;
       else if (use === 'other') dead = false;
@@ -237,7 +281,16 @@ export class Blocks {
     this.#u32.fill(0, record >> 2, (record + REC.size) >> 2);
   }
 
-  #writeRecord(record: number, entry: Entry, variant: number, insn: Insn, mode: DecodeMode, ripLow: number, ripHigh: number, end: number): void {
+  #writeRecord(
+    record: number,
+    entry: Entry,
+    variant: number,
+    insn: Insn,
+    mode: DecodeMode,
+    ripLow: number,
+    ripHigh: number,
+    end: number,
+  ): void {
     this.#clear(record);
     const u32 = this.#u32;
     const u16 = this.#u16;
@@ -283,7 +336,8 @@ export class Blocks {
     u16[h + (REC.index >> 1)] = insn.index >= 0 ? CPU.gpr + insn.index * 8 : CPU.zero;
     const segment = insn.segment;
     // In 64-bit mode only FS and GS have a base.
-    u16[h + (REC.segBase >> 1)] = long && segment !== FS && segment !== GS ? CPU.zero : segField(segment, SEG.base);
+    u16[h + (REC.segBase >> 1)] =
+      long && segment !== FS && segment !== GS ? CPU.zero : segField(segment, SEG.base);
     this.#u8[record + REC.scale] = insn.scale;
     this.#u8[record + REC.length] = insn.length;
     this.#u8[record + REC.addressSize] = insn.addressSize;
@@ -458,7 +512,8 @@ export class Blocks {
   leaveAfter(record: number): void {
     for (const blocks of this.#byFrame.values()) {
       for (const block of blocks) {
-        if (block.stale || record < block.record || record >= block.record + (MAX_BLOCK + 2) * REC.size) continue;
+        if (block.stale || record < block.record || record >= block.record + (MAX_BLOCK + 2) * REC.size)
+          continue;
         const after = this.#u32[(block.record + REC.after) >> 2] as number;
         if (record <= block.record + after * REC.size) {
           this.codeChanged(block.host, 1);
@@ -491,12 +546,30 @@ const KEEPS_FLAGS = new Set(['mov', 'lea', 'movzx', 'movsx', 'movsxd', 'not', 'n
 /** Of a register form. MOV to segment, control and debug registers is another definition of that name: it may fault. */
 function flagUse(entry: Entry): FlagUse {
   if (WRITES_FLAGS.has(entry.def.name)) return 'writes';
-  if (KEEPS_FLAGS.has(entry.def.name) && entry.operands.every(({ kind }) => 'EGZI'.includes(kind) || kind === 'M')) return 'keeps';
+  if (
+    KEEPS_FLAGS.has(entry.def.name) &&
+    entry.operands.every(({ kind }) => 'EGZI'.includes(kind) || kind === 'M')
+  )
+    return 'keeps';
   return 'other';
 }
 
 /** Instructions whose memory references without modrm go through SS. */
-const STACK_NAMES = new Set(['push', 'pop', 'call', 'ret', 'enter', 'leave', 'pushf', 'popf', 'pusha', 'popa', 'iret', 'retf', 'callf']);
+const STACK_NAMES = new Set([
+  'push',
+  'pop',
+  'call',
+  'ret',
+  'enter',
+  'leave',
+  'pushf',
+  'popf',
+  'pusha',
+  'popa',
+  'iret',
+  'retf',
+  'callf',
+]);
 
 function nextHigh(linearLow: number, linearHigh: number): number {
   return (linearLow | 0xfff) === -1 ? (linearHigh + 1) | 0 : linearHigh;

@@ -16,9 +16,50 @@ export interface CpuModel {
 }
 
 const COMMON: readonly Feature[] = [
-  'fpu', 'tsc', 'msr', 'cx8', 'cmov', 'mmx', 'fxsr', 'sse', 'sse2', 'sse3', 'pclmul', 'ssse3', 'cx16', 'sse4.1', 'sse4.2', 'movbe',
-  'popcnt', 'aes', 'xsave', 'rdrand', 'fsgsbase', 'bmi1', 'bmi2', 'invpcid', 'rdseed', 'adx', 'smap', 'clflushopt', 'clwb', 'xsaveopt',
-  'xsavec', 'xsaves', 'pku', 'rdpid', 'lahf', 'lzcnt', '3dnowprefetch', 'rdtscp', 'syscall', 'sep', 'clflush', 'long', 'vmx', 'svm',
+  'fpu',
+  'tsc',
+  'msr',
+  'cx8',
+  'cmov',
+  'mmx',
+  'fxsr',
+  'sse',
+  'sse2',
+  'sse3',
+  'pclmul',
+  'ssse3',
+  'cx16',
+  'sse4.1',
+  'sse4.2',
+  'movbe',
+  'popcnt',
+  'aes',
+  'xsave',
+  'rdrand',
+  'fsgsbase',
+  'bmi1',
+  'bmi2',
+  'invpcid',
+  'rdseed',
+  'adx',
+  'smap',
+  'clflushopt',
+  'clwb',
+  'xsaveopt',
+  'xsavec',
+  'xsaves',
+  'pku',
+  'rdpid',
+  'lahf',
+  'lzcnt',
+  '3dnowprefetch',
+  'rdtscp',
+  'syscall',
+  'sep',
+  'clflush',
+  'long',
+  'vmx',
+  'svm',
 ];
 
 const MODELS: readonly CpuModel[] = [
@@ -53,21 +94,64 @@ export function findCpuModel(name: string): CpuModel | undefined {
 type Row = readonly [Feature, number];
 
 const LEAF1_EDX: readonly Row[] = [
-  ['fpu', 0], ['tsc', 4], ['msr', 5], ['cx8', 8], ['sep', 11], ['cmov', 15], ['clflush', 19], ['mmx', 23], ['fxsr', 24], ['sse', 25], ['sse2', 26],
+  ['fpu', 0],
+  ['tsc', 4],
+  ['msr', 5],
+  ['cx8', 8],
+  ['sep', 11],
+  ['cmov', 15],
+  ['clflush', 19],
+  ['mmx', 23],
+  ['fxsr', 24],
+  ['sse', 25],
+  ['sse2', 26],
 ];
 /** Modes without instructions of their own: VME DE PSE PAE MCE MTRR PGE MCA PAT PSE36; the APIC bit is the platform's. */
-const LEAF1_EDX_MODES = (1 << 1) | (1 << 2) | (1 << 3) | (1 << 6) | (1 << 7) | (1 << 9) | (1 << 12) | (1 << 13) | (1 << 14) | (1 << 16) | (1 << 17);
+const LEAF1_EDX_MODES =
+  (1 << 1) |
+  (1 << 2) |
+  (1 << 3) |
+  (1 << 6) |
+  (1 << 7) |
+  (1 << 9) |
+  (1 << 12) |
+  (1 << 13) |
+  (1 << 14) |
+  (1 << 16) |
+  (1 << 17);
 const LEAF1_ECX: readonly Row[] = [
-  ['sse3', 0], ['pclmul', 1], ['ssse3', 9], ['cx16', 13], ['sse4.1', 19], ['sse4.2', 20], ['movbe', 22], ['popcnt', 23], ['aes', 25], ['xsave', 26], ['rdrand', 30],
+  ['sse3', 0],
+  ['pclmul', 1],
+  ['ssse3', 9],
+  ['cx16', 13],
+  ['sse4.1', 19],
+  ['sse4.2', 20],
+  ['movbe', 22],
+  ['popcnt', 23],
+  ['aes', 25],
+  ['xsave', 26],
+  ['rdrand', 30],
 ];
 /** PCID, x2APIC, TSC deadline. */
 const LEAF1_ECX_MODES = (1 << 17) | (1 << 21) | (1 << 24);
 const LEAF7_EBX: readonly Row[] = [
-  ['fsgsbase', 0], ['bmi1', 3], ['bmi2', 8], ['invpcid', 10], ['rdseed', 18], ['adx', 19], ['smap', 20], ['clflushopt', 23], ['clwb', 24], ['sha', 29],
+  ['fsgsbase', 0],
+  ['bmi1', 3],
+  ['bmi2', 8],
+  ['invpcid', 10],
+  ['rdseed', 18],
+  ['adx', 19],
+  ['smap', 20],
+  ['clflushopt', 23],
+  ['clwb', 24],
+  ['sha', 29],
 ];
 /** SMEP, ERMS; FDP_EXCPTN_ONLY (6) and FPU CS/DS deprecation (13) on Intel. */
 const LEAF7_EBX_MODES = (1 << 7) | (1 << 9);
-const LEAF7_ECX: readonly Row[] = [['pku', 3], ['rdpid', 22]];
+const LEAF7_ECX: readonly Row[] = [
+  ['pku', 3],
+  ['rdpid', 22],
+];
 const LEAF7_ECX_UMIP = 1 << 2;
 const LEAF7_EDX_FSRM = 1 << 4;
 const LEAF7_EDX_SERIALIZE = 1 << 14;
@@ -93,7 +177,11 @@ export interface CpuidState {
 }
 
 const ascii = (text: string, at: number): number =>
-  (text.charCodeAt(at) | (text.charCodeAt(at + 1) << 8) | (text.charCodeAt(at + 2) << 16) | (text.charCodeAt(at + 3) << 24)) | 0;
+  text.charCodeAt(at) |
+  (text.charCodeAt(at + 1) << 8) |
+  (text.charCodeAt(at + 2) << 16) |
+  (text.charCodeAt(at + 3) << 24) |
+  0;
 
 /** Size of the XSAVE area for the components in `mask`, standard format: x87, SSE, PKRU. */
 function standardXsaveSize(mask: number): number {
@@ -106,7 +194,12 @@ export function xcr0Allowed(model: CpuModel): number {
 }
 
 export function nativeCpuid(model: CpuModel, state: CpuidState, leaf: number, subleaf: number): CpuidAnswer {
-  const answer = (eax = 0, ebx = 0, ecx = 0, edx = 0): CpuidAnswer => ({ eax: eax >>> 0, ebx: ebx >>> 0, ecx: ecx >>> 0, edx: edx >>> 0 });
+  const answer = (eax = 0, ebx = 0, ecx = 0, edx = 0): CpuidAnswer => ({
+    eax: eax >>> 0,
+    ebx: ebx >>> 0,
+    ecx: ecx >>> 0,
+    edx: edx >>> 0,
+  });
   const amd = model.vendor === 'amd';
   const vendor = amd ? 'AuthenticAMD' : 'GenuineIntel';
   const maxBasic = amd ? 0x10 : 0x1f;
@@ -129,12 +222,14 @@ export function nativeCpuid(model: CpuModel, state: CpuidState, leaf: number, su
       return amd ? answer() : answer(0x00feff01, 0xf0, 0, 0);
     case 4:
       if (amd) return answer();
-      return [
-        answer(0x04000121, 0x02c0003f, 0x3f, 0),
-        answer(0x04000122, 0x01c0003f, 0x3f, 0),
-        answer(0x04000143, 0x03c0003f, 0x7ff, 0),
-        answer(0x04004163, 0x02c0003f, 0xffff, 4),
-      ][subleaf] ?? answer();
+      return (
+        [
+          answer(0x04000121, 0x02c0003f, 0x3f, 0),
+          answer(0x04000122, 0x01c0003f, 0x3f, 0),
+          answer(0x04000143, 0x03c0003f, 0x7ff, 0),
+          answer(0x04004163, 0x02c0003f, 0xffff, 4),
+        ][subleaf] ?? answer()
+      );
     case 6:
       // ARAT: the APIC timer never stops.
       return answer(4);
@@ -149,7 +244,12 @@ export function nativeCpuid(model: CpuModel, state: CpuidState, leaf: number, su
     case 0xd:
       switch (subleaf) {
         case 0:
-          return answer(xcr0Allowed(model), standardXsaveSize(state.xcr0), standardXsaveSize(xcr0Allowed(model)), 0);
+          return answer(
+            xcr0Allowed(model),
+            standardXsaveSize(state.xcr0),
+            standardXsaveSize(xcr0Allowed(model)),
+            0,
+          );
         case 1:
           // XSAVEOPT, XSAVEC, XGETBV with ECX = 1, XSAVES; size of the compacted format.
           return answer(0xf, 0x240 + ((state.xcr0 | state.xss) & 0x200 ? 8 : 0), 0, 0);
@@ -159,12 +259,22 @@ export function nativeCpuid(model: CpuModel, state: CpuidState, leaf: number, su
           return answer();
       }
     case 0x80000000:
-      return answer(maxExtended, amd ? ascii(vendor, 0) : 0, amd ? ascii(vendor, 8) : 0, amd ? ascii(vendor, 4) : 0);
+      return answer(
+        maxExtended,
+        amd ? ascii(vendor, 0) : 0,
+        amd ? ascii(vendor, 8) : 0,
+        amd ? ascii(vendor, 4) : 0,
+      );
     case 0x80000001: {
       // LAHF 0, SVM 2, CR8 4 (AMD), LZCNT 5, 3DNowPrefetch 8; SYSCALL 11, NX 20, 1 GiB pages 26, RDTSCP 27, LM 29.
       const ecx = (1 << 0) | (model.features.has('lzcnt') ? 1 << 5 : 0) | (1 << 8) | (amd ? 1 << 4 : 0);
       const shared = amd ? (bits(model, LEAF1_EDX) | LEAF1_EDX_MODES) & 0x0183f3ff : 0;
-      return answer(amd ? model.signature : 0, 0, ecx, shared | (1 << 11) | (1 << 20) | (1 << 26) | (1 << 27) | (1 << 29));
+      return answer(
+        amd ? model.signature : 0,
+        0,
+        ecx,
+        shared | (1 << 11) | (1 << 20) | (1 << 26) | (1 << 27) | (1 << 29),
+      );
     }
     case 0x80000002:
     case 0x80000003:
@@ -184,12 +294,14 @@ export function nativeCpuid(model: CpuModel, state: CpuidState, leaf: number, su
       return answer(model.physicalAddressBits | (48 << 8), model.features.has('wbnoinvd') ? 1 << 9 : 0, 0, 0);
     case 0x8000001d:
       if (!amd) return answer();
-      return [
-        answer(0x00000121, 0x01c0003f, 0x3f, 0),
-        answer(0x00000122, 0x01c0003f, 0x3f, 0),
-        answer(0x00000143, 0x01c0003f, 0x3ff, 2),
-        answer(0x00000163, 0x03c0003f, 0x7fff, 1),
-      ][subleaf] ?? answer();
+      return (
+        [
+          answer(0x00000121, 0x01c0003f, 0x3f, 0),
+          answer(0x00000122, 0x01c0003f, 0x3f, 0),
+          answer(0x00000143, 0x01c0003f, 0x3ff, 2),
+          answer(0x00000163, 0x03c0003f, 0x7fff, 1),
+        ][subleaf] ?? answer()
+      );
     case 0x80000021:
       // LFENCE always serializing; null selector clears base (6).
       return amd ? answer((1 << 2) | (1 << 6)) : answer();
@@ -202,7 +314,23 @@ export function nativeCpuid(model: CpuModel, state: CpuidState, leaf: number, su
 export function cr4Allowed(model: CpuModel): number {
   const has = (feature: Feature, bit: number): number => (model.features.has(feature) ? bit : 0);
   return (
-    CR4.VME | CR4.PVI | CR4.TSD | CR4.DE | CR4.PSE | CR4.PAE | CR4.MCE | CR4.PGE | CR4.PCE | CR4.OSFXSR | CR4.OSXMMEXCPT | CR4.UMIP | CR4.PCIDE | CR4.SMEP |
-    has('fsgsbase', CR4.FSGSBASE) | has('xsave', CR4.OSXSAVE) | has('smap', CR4.SMAP) | has('pku', CR4.PKE)
+    CR4.VME |
+    CR4.PVI |
+    CR4.TSD |
+    CR4.DE |
+    CR4.PSE |
+    CR4.PAE |
+    CR4.MCE |
+    CR4.PGE |
+    CR4.PCE |
+    CR4.OSFXSR |
+    CR4.OSXMMEXCPT |
+    CR4.UMIP |
+    CR4.PCIDE |
+    CR4.SMEP |
+    has('fsgsbase', CR4.FSGSBASE) |
+    has('xsave', CR4.OSXSAVE) |
+    has('smap', CR4.SMAP) |
+    has('pku', CR4.PKE)
   );
 }

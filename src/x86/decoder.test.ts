@@ -36,7 +36,9 @@ describe('decode', () => {
   });
 
   test('an instruction of more than 15 bytes is refused', () => {
-    expect(length({ bits: 64, real: false }, Buffer.from('66'.repeat(15) + '90', 'hex')).result).toBe('too-long');
+    expect(length({ bits: 64, real: false }, Buffer.from('66'.repeat(15) + '90', 'hex')).result).toBe(
+      'too-long',
+    );
   });
 
   test('a cut-off instruction asks for more', () => {

@@ -62,7 +62,14 @@ for (const byte of [0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 
  * Decodes at `bytes[at]`. `limit`: bytes available from `at`. Returns 'more' when the instruction goes on past them, 'ud' for
  * what no entry matches, 'too-long' past 15 bytes.
  */
-export function decode(table: OpcodeTable, mode: DecodeMode, bytes: Uint8Array, at: number, limit: number, insn: Insn): DecodeResult {
+export function decode(
+  table: OpcodeTable,
+  mode: DecodeMode,
+  bytes: Uint8Array,
+  at: number,
+  limit: number,
+  insn: Insn,
+): DecodeResult {
   const long = mode.bits === 64;
   let p = at;
   const stop = at + Math.min(limit, 15);
@@ -144,7 +151,8 @@ export function decode(table: OpcodeTable, mode: DecodeMode, bytes: Uint8Array, 
     if (p + 1 >= stop) return short;
     const next = bytes[p + 1] as number;
     if (long || next >= 0xc0) {
-      if (insn.lock || insn.rep !== 0 || insn.opsizePrefix || insn.hasRex) return finish(insn, p + 1 - at, 'ud');
+      if (insn.lock || insn.rep !== 0 || insn.opsizePrefix || insn.hasRex)
+        return finish(insn, p + 1 - at, 'ud');
       vex = true;
       let last = next;
       if (byte === 0xc5) {
@@ -280,7 +288,8 @@ export function decode(table: OpcodeTable, mode: DecodeMode, bytes: Uint8Array, 
       }
       if (p + dispBytes > stop) return short;
       if (dispBytes === 1) insn.disp = ((bytes[p] as number) << 24) >> 24;
-      else if (dispBytes === 2) insn.disp = (((bytes[p] as number) | ((bytes[p + 1] as number) << 8)) << 16) >> 16;
+      else if (dispBytes === 2)
+        insn.disp = (((bytes[p] as number) | ((bytes[p + 1] as number) << 8)) << 16) >> 16;
       else if (dispBytes === 4) insn.disp = read32(bytes, p) | 0;
       insn.dispHigh = insn.disp >> 31;
       p += dispBytes;
@@ -331,7 +340,8 @@ export function decode(table: OpcodeTable, mode: DecodeMode, bytes: Uint8Array, 
   if (insn.lock && !(entry.lock && memory)) return 'ud';
   if (entry.vex && !entry.operands.some((o) => o.kind === 'B') && insn.vvvv !== 0) return 'ud';
   insn.operandSize = size;
-  const variantSize = entry.sizes.length === 1 ? (entry.sizes[0] as Size) : entry.sizes.length === 2 && size === 2 ? 4 : size;
+  const variantSize =
+    entry.sizes.length === 1 ? (entry.sizes[0] as Size) : entry.sizes.length === 2 && size === 2 ? 4 : size;
   insn.variant = variantKey(variantSize, insn.mem && hasModrm, entry.rep ? insn.rep : 0);
   return 'ok';
 }
@@ -343,6 +353,10 @@ function finish(insn: Insn, length: number, result: DecodeResult): DecodeResult 
 
 function read32(bytes: Uint8Array, at: number): number {
   return (
-    ((bytes[at] as number) | ((bytes[at + 1] as number) << 8) | ((bytes[at + 2] as number) << 16) | ((bytes[at + 3] as number) << 24)) >>> 0
+    ((bytes[at] as number) |
+      ((bytes[at + 1] as number) << 8) |
+      ((bytes[at + 2] as number) << 16) |
+      ((bytes[at + 3] as number) << 24)) >>>
+    0
   );
 }

@@ -79,7 +79,20 @@ export interface Entry {
   }[];
 }
 
-const SIZE_LETTERS: Readonly<Record<string, SizeRule>> = { b: 1, w: 2, d: 4, q: 8, v: 'v', y: 'y', z: 'z', x: 16, u: 16, t: 10, p: 'p', '': 'none' };
+const SIZE_LETTERS: Readonly<Record<string, SizeRule>> = {
+  b: 1,
+  w: 2,
+  d: 4,
+  q: 8,
+  v: 'v',
+  y: 'y',
+  z: 'z',
+  x: 16,
+  u: 16,
+  t: 10,
+  p: 'p',
+  '': 'none',
+};
 
 const FIXED: Readonly<Record<string, [number, SizeRule]>> = {
   AL: [0, 1],
@@ -138,9 +151,9 @@ export function parseEncoding(def: Def, text: string): Entry {
       plus = true;
       rest = rest.slice(0, -1);
     }
-    if (rest.length === 6 && rest.startsWith('0F38')) (map = 2), (rest = rest.slice(4));
-    else if (rest.length === 6 && rest.startsWith('0F3A')) (map = 3), (rest = rest.slice(4));
-    else if (rest.length === 4 && rest.startsWith('0F')) (map = 1), (rest = rest.slice(2));
+    if (rest.length === 6 && rest.startsWith('0F38')) ((map = 2), (rest = rest.slice(4)));
+    else if (rest.length === 6 && rest.startsWith('0F3A')) ((map = 3), (rest = rest.slice(4)));
+    else if (rest.length === 4 && rest.startsWith('0F')) ((map = 1), (rest = rest.slice(2)));
     if (!/^[0-9A-F]{2}$/.test(rest)) throw new Error(`${def.name}: opcode ${hex}`);
     opcode = parseInt(rest, 16);
   };
@@ -155,8 +168,20 @@ export function parseEncoding(def: Def, text: string): Entry {
       } else if (token === 'NP') prefix = 'np';
       else if (token === 'NR') prefix = 'norep';
       else if (token === '66' && at === 0 && tokens.length > 2) prefix = '66';
-      else if (token === 'F3' && at === 0 && tokens.length > 1 && /^0F|^[0-9A-F]{2}\+?$/.test(tokens[1] as string)) prefix = 'f3';
-      else if (token === 'F2' && at === 0 && tokens.length > 1 && /^0F|^[0-9A-F]{2}\+?$/.test(tokens[1] as string)) prefix = 'f2';
+      else if (
+        token === 'F3' &&
+        at === 0 &&
+        tokens.length > 1 &&
+        /^0F|^[0-9A-F]{2}\+?$/.test(tokens[1] as string)
+      )
+        prefix = 'f3';
+      else if (
+        token === 'F2' &&
+        at === 0 &&
+        tokens.length > 1 &&
+        /^0F|^[0-9A-F]{2}\+?$/.test(tokens[1] as string)
+      )
+        prefix = 'f2';
       else if (vex) opcode = parseInt(token, 16);
       else opcodeBytes(token);
     } else if (token.startsWith('/')) {
@@ -168,7 +193,8 @@ export function parseEncoding(def: Def, text: string): Entry {
       modrm = true;
       exact = parseInt(token.slice(1), 16);
       form = 'reg';
-    } else if (['d64', 'f64', 'o64', 'i64', 'nolong', 'v', 'rep', 'lock', 'anymod'].includes(token)) modifiers.add(token);
+    } else if (['d64', 'f64', 'o64', 'i64', 'nolong', 'v', 'rep', 'lock', 'anymod'].includes(token))
+      modifiers.add(token);
     else if (token === '-') operands = [];
     else operands = token.split(',').map(parseOperand);
   }
@@ -177,7 +203,12 @@ export function parseEncoding(def: Def, text: string): Entry {
   if (operands.some((o) => 'RUN'.includes(o.kind)) && form === 'any') form = 'reg';
   if (operands.some((o) => 'EGMSCDVWUPQNR'.includes(o.kind[0] as string) && o.kind !== 'STi')) modrm = true;
   const f64 = modifiers.has('f64');
-  const byV = modifiers.has('v') || operands.some((o) => o.size === 'v' || o.size === 'z' || o.kind === 'A' || o.size === 'p' || (o.kind === 'I' && o.signed));
+  const byV =
+    modifiers.has('v') ||
+    operands.some(
+      (o) =>
+        o.size === 'v' || o.size === 'z' || o.kind === 'A' || o.size === 'p' || (o.kind === 'I' && o.signed),
+    );
   const byY = operands.some((o) => o.size === 'y');
   const firstFixed = operands.find((o) => typeof o.size === 'number' && o.size <= 8);
   const single = (firstFixed?.size ?? 4) as Size;
@@ -246,7 +277,8 @@ export function buildOpcodeTable(defs: readonly Def[]): OpcodeTable {
   const vex: Entry[][] = Array.from({ length: 1024 }, () => []);
   for (const entry of entries) {
     const tables = entry.vex ? vex : legacy;
-    for (let low = 0; low < (entry.plus ? 8 : 1); low++) (tables[entry.map * 256 + entry.opcode + low] as Entry[]).push(entry);
+    for (let low = 0; low < (entry.plus ? 8 : 1); low++)
+      (tables[entry.map * 256 + entry.opcode + low] as Entry[]).push(entry);
   }
   for (const list of [...legacy, ...vex]) {
     const rank = (entry: Entry): number =>

@@ -34,7 +34,13 @@ interface Exports {
 export type RunReason = typeof RUN.budget | typeof RUN.exit | typeof RUN.interrupt | typeof RUN.breakpoint;
 
 /** An access to a watched range, told while it happens. */
-export type WatchListener = (hit: { readonly cpu: number; readonly host: number; readonly bytes: number; readonly write: boolean; readonly watch: number }) => void;
+export type WatchListener = (hit: {
+  readonly cpu: number;
+  readonly host: number;
+  readonly bytes: number;
+  readonly write: boolean;
+  readonly watch: number;
+}) => void;
 
 export class Engine {
   readonly memory: WebAssembly.Memory;
@@ -45,21 +51,32 @@ export class Engine {
   readonly blocks: Blocks;
   readonly code: { readonly sizes: readonly { name: string; size: number }[]; readonly hotCases: number };
   readonly #exports: Exports;
-  #watches: readonly { readonly host: number; readonly length: number; readonly read: boolean; readonly write: boolean }[] = [];
+  #watches: readonly {
+    readonly host: number;
+    readonly length: number;
+    readonly read: boolean;
+    readonly write: boolean;
+  }[] = [];
   /** Called for each hit of a watch. */
   onWatch: WatchListener = () => undefined;
 
   constructor(parts: EngineParts) {
     const { plan } = parts;
     this.plan = plan;
-    const table = buildOpcodeTable(parts.defs.filter((def) => def.feature === undefined || parts.features.has(def.feature)));
+    const table = buildOpcodeTable(
+      parts.defs.filter((def) => def.feature === undefined || parts.features.has(def.feature)),
+    );
     const pseudo = {
       ud: parseEncoding(undefinedOpcode, 'FF -'),
       gp: parseEncoding(tooLong, 'FF -'),
       nm: parseEncoding(deviceNotAvailable, 'FF -'),
     };
     const entries: Entry[] = [...table.entries, pseudo.ud, pseudo.gp, pseudo.nm];
-    const code = buildInterpreter({ table: { ...table, entries }, routines: parts.routines, pages: plan.pages });
+    const code = buildInterpreter({
+      table: { ...table, entries },
+      routines: parts.routines,
+      pages: plan.pages,
+    });
     this.code = { sizes: code.sizes, hotCases: code.hotCases };
     this.memory = new WebAssembly.Memory({ initial: plan.pages, maximum: plan.pages });
     const { buffer } = this.memory;
@@ -73,7 +90,8 @@ export class Engine {
         memory: this.memory,
         handlers,
         fault: new WebAssembly.Tag({ parameters: [] }),
-        watch_hit: (cpu: number, host: number, bytes: number, write: number) => this.#watchHit(cpu, host >>> 0, bytes, write !== 0),
+        watch_hit: (cpu: number, host: number, bytes: number, write: number) =>
+          this.#watchHit(cpu, host >>> 0, bytes, write !== 0),
         code_changed: (host: number, length: number) => this.blocks.codeChanged(host, length),
       },
     });
@@ -104,7 +122,14 @@ export class Engine {
   }
 
   /** Replaces the watched ranges (host addresses). Watching changes nothing that a guest or a clock could see. */
-  setWatches(watches: readonly { readonly host: number; readonly length: number; readonly read: boolean; readonly write: boolean }[]): void {
+  setWatches(
+    watches: readonly {
+      readonly host: number;
+      readonly length: number;
+      readonly read: boolean;
+      readonly write: boolean;
+    }[],
+  ): void {
     const { pageFlags, frames } = this.plan;
     const mark = (host: number, length: number, on: boolean): void => {
       for (let page = host >>> 12; page <= (host + length - 1) >>> 12; page++) {

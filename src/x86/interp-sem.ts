@@ -26,7 +26,18 @@ export class InterpSem extends Sem {
   /** Host address of a read-modify-write operand, 0 when it takes the slow path. */
   #rmwHost: Val | undefined;
 
-  constructor(f: FunctionBuilder, cpu: Val, record: Val, lib: Library, entry: Entry, size: Size, mem: boolean, rep: 'none' | 'repe' | 'repne', hot?: HotFlow, deadFlags = false) {
+  constructor(
+    f: FunctionBuilder,
+    cpu: Val,
+    record: Val,
+    lib: Library,
+    entry: Entry,
+    size: Size,
+    mem: boolean,
+    rep: 'none' | 'repe' | 'repne',
+    hot?: HotFlow,
+    deadFlags = false,
+  ) {
     super(f, cpu, lib, size, mem, rep);
     this.#entry = entry;
     this.#record = record;
@@ -200,7 +211,8 @@ export class InterpSem extends Sem {
         f.if(
           host,
           () => f.store(STORE[size], host, bound),
-          () => f.call(this.lib('store_slow'), this.cpu, this.address(i, size, true), i32(size), bound.zext()),
+          () =>
+            f.call(this.lib('store_slow'), this.cpu, this.address(i, size, true), i32(size), bound.zext()),
         );
         return;
       }
@@ -244,7 +256,13 @@ export class InterpSem extends Sem {
     if (this.#hot) {
       this.#address = f.let(this.effective().add(f.load('64', this.#register(REC.segBase))));
     } else {
-      this.#address = f.callValue(this.lib('operand_address'), this.cpu, this.#record, i32(bytes), i32(write ? 1 : 0));
+      this.#address = f.callValue(
+        this.lib('operand_address'),
+        this.cpu,
+        this.#record,
+        i32(bytes),
+        i32(write ? 1 : 0),
+      );
     }
     return this.#address;
   }
@@ -373,7 +391,11 @@ export class InterpSem extends Sem {
   }
   now(): Val {
     const { f, cpu } = this;
-    const ran = f.load('32', cpu, CPU.budgetStart).sub(f.load('32', cpu, CPU.budget)).sub(f.load('32', this.#record, REC.after)).sub(1);
+    const ran = f
+      .load('32', cpu, CPU.budgetStart)
+      .sub(f.load('32', cpu, CPU.budget))
+      .sub(f.load('32', this.#record, REC.after))
+      .sub(1);
     return f.let(f.load('64', cpu, CPU.clock).add(ran.zext()));
   }
 }

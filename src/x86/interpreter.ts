@@ -46,10 +46,18 @@ const REP = ['none', 'repe', 'repne'] as const;
 
 function variantsOf(entry: Entry): Variant[] {
   const list: Variant[] = [];
-  const forms = !entry.modrm ? [false] : entry.form === 'mem' ? [true] : entry.form === 'reg' ? [false] : [false, true];
+  const forms = !entry.modrm
+    ? [false]
+    : entry.form === 'mem'
+      ? [true]
+      : entry.form === 'reg'
+        ? [false]
+        : [false, true];
   for (const size of entry.sizes) {
     if (size === 8 && entry.no64) continue;
-    for (const mem of forms) for (const rep of entry.rep ? ([0, 1, 2] as const) : ([0] as const)) list.push({ entry, size, mem, rep });
+    for (const mem of forms)
+      for (const rep of entry.rep ? ([0, 1, 2] as const) : ([0] as const))
+        list.push({ entry, size, mem, rep });
   }
   return list;
 }
@@ -57,7 +65,22 @@ function variantsOf(entry: Entry): Variant[] {
 /**
  * Instructions that are worth a copy without flags: in compiled code most flags are dead. blocks.ts decides where.
  */
-const FLAG_WRITERS = new Set(['add', 'or', 'and', 'sub', 'xor', 'inc', 'dec', 'neg', 'imul', 'shl', 'shr', 'sar', 'rol', 'ror']);
+const FLAG_WRITERS = new Set([
+  'add',
+  'or',
+  'and',
+  'sub',
+  'xor',
+  'inc',
+  'dec',
+  'neg',
+  'imul',
+  'shl',
+  'shr',
+  'sar',
+  'rol',
+  'ror',
+]);
 
 /** Name of a variant as hot.ts lists it: mnemonic, opcode text, size, r or m. */
 function variantName({ entry, size, mem, rep }: Variant): string {
@@ -71,7 +94,15 @@ export function buildInterpreter({ table, routines, pages }: InterpreterParts): 
   const tag = module.importTag('env', 'fault');
   const { lib, define } = declareRoutines(
     module,
-    [...raiseRoutines(tag), ...memoryRoutines(codeChanged, watchHit), ...pagingRoutines, ...flagRoutines, ...controlRoutines, ...guardedRoutines(tag), ...routines],
+    [
+      ...raiseRoutines(tag),
+      ...memoryRoutines(codeChanged, watchHit),
+      ...pagingRoutines,
+      ...flagRoutines,
+      ...controlRoutines,
+      ...guardedRoutines(tag),
+      ...routines,
+    ],
     new Map(),
   );
   define();
@@ -84,7 +115,8 @@ export function buildInterpreter({ table, routines, pages }: InterpreterParts): 
       const { size, mem, rep } = variant;
       const ref = module.func(`${variantName(variant)}`, ['i32', 'i32'], [], (f) => {
         const sem = new InterpSem(f, f.p(0), f.p(1), lib, entry, size, mem, REP[rep]);
-        if (entry.def.ends === 'jump' || entry.def.ends === 'sync') f.store('64', f.p(0), f.load('64', f.p(1), REC.next), CPU.rip);
+        if (entry.def.ends === 'jump' || entry.def.ends === 'sync')
+          f.store('64', f.p(0), f.load('64', f.p(1), REC.next), CPU.rip);
         entry.def.sem(sem);
       });
       const slot = module.tableSlot(ref);
@@ -106,7 +138,17 @@ export function buildInterpreter({ table, routines, pages }: InterpreterParts): 
 
   const run = module.func('run', ['i32'], ['i32'], (f) => writeRun(f, lib, tag, handlerType, hot));
   module.export(run);
-  for (const name of ['tlb_flush', 'tlb_flush_page', 'update_mode', 'update_special', 'status_flags', 'try_second_page', 'try_translate', 'in_long_mode']) module.export(lib(name));
+  for (const name of [
+    'tlb_flush',
+    'tlb_flush_page',
+    'update_mode',
+    'update_special',
+    'status_flags',
+    'try_second_page',
+    'try_translate',
+    'in_long_mode',
+  ])
+    module.export(lib(name));
   return { bytes: module.finish(), sizes: module.sizes(), hotCases: hot.length };
 }
 
@@ -131,7 +173,15 @@ function guardedRoutines(tag: TagRef): readonly Routine[] {
       const mask = f.let(f.load('64', cpu, CPU.windowMask));
       const host = f.let(f.load('32', cpu, CPU.windowHost));
       f.call(lib('fetch_window'), cpu, f.p(1));
-      const page = f.let(f.load('32', cpu, CPU.windowHost).add(f.p(1).and(-4096n).sub(f.load('64', cpu, CPU.windowBase)).wrap()));
+      const page = f.let(
+        f.load('32', cpu, CPU.windowHost).add(
+          f
+            .p(1)
+            .and(-4096n)
+            .sub(f.load('64', cpu, CPU.windowBase))
+            .wrap(),
+        ),
+      );
       f.store('64', cpu, base, CPU.windowBase);
       f.store('64', cpu, mask, CPU.windowMask);
       f.store('32', cpu, host, CPU.windowHost);
@@ -160,7 +210,13 @@ function guardedRoutines(tag: TagRef): readonly Routine[] {
  * run(cpu) executes until the budget is used up or the outside is needed; returns a RUN code. CPU.budget and CPU.clock are
  * set before; afterwards CPU.budget says what is left.
  */
-function writeRun(f: FunctionBuilder, lib: Library, tag: TagRef, handlerType: number, hot: readonly Variant[]): void {
+function writeRun(
+  f: FunctionBuilder,
+  lib: Library,
+  tag: TagRef,
+  handlerType: number,
+  hot: readonly Variant[],
+): void {
   const cpu = f.p(0);
   const ip = f.local('i32', 0);
   const budget = f.local('i32', f.load('32', cpu, CPU.budget));
@@ -207,22 +263,41 @@ function writeRun(f: FunctionBuilder, lib: Library, tag: TagRef, handlerType: nu
           const linear = f.local('i64');
           linear.set(rip);
           const mode = f.local('i32', f.load('32', cpu, CPU.mode));
-          f.if(mode.get.and(MODE.codeMask).ne(MODE.code64), () => linear.set(rip.add(f.load('64', cpu, segCsBase)).and(0xffffffffn)));
+          f.if(mode.get.and(MODE.codeMask).ne(MODE.code64), () =>
+            linear.set(rip.add(f.load('64', cpu, segCsBase)).and(0xffffffffn)),
+          );
           f.if(linear.get.and(f.load('64', cpu, CPU.windowMask)).ne(f.load('64', cpu, CPU.windowBase)), () =>
             f.call(lib('fetch_window'), cpu, linear.get),
           );
-          const host = f.let(f.load('32', cpu, CPU.windowHost).add(linear.get.sub(f.load('64', cpu, CPU.windowBase)).wrap()));
+          const host = f.let(
+            f.load('32', cpu, CPU.windowHost).add(linear.get.sub(f.load('64', cpu, CPU.windowBase)).wrap()),
+          );
           const probe = (key: Val): Val => {
-            const entry = f.let(jumps.add(rip.wrap().xor(rip.shrU(15).wrap()).xor(key.shl(3)).and(JUMP.entries - 1).shl(JUMP.shift)));
+            const entry = f.let(
+              jumps.add(
+                rip
+                  .wrap()
+                  .xor(rip.shrU(15).wrap())
+                  .xor(key.shl(3))
+                  .and(JUMP.entries - 1)
+                  .shl(JUMP.shift),
+              ),
+            );
             const found = f.local('i32', 0);
             f.if(
-              f.load('64', entry, JUMP.rip).eq(rip).and(f.load('32', entry, JUMP.host).eq(host)).and(f.load('32', entry, JUMP.mode).eq(key)),
+              f
+                .load('64', entry, JUMP.rip)
+                .eq(rip)
+                .and(f.load('32', entry, JUMP.host).eq(host))
+                .and(f.load('32', entry, JUMP.mode).eq(key)),
               () => {
                 found.set(f.load('32', entry, JUMP.record));
                 const second = f.let(f.load('32', entry, JUMP.second));
                 f.if(second, () => {
                   // The instruction goes on in the next page: it is this block only while that page is the same.
-                  f.if(f.callValue(lib('second_page'), cpu, linear.get.or(0xfffn).add(1)).ne(second), () => found.set(0));
+                  f.if(f.callValue(lib('second_page'), cpu, linear.get.or(0xfffn).add(1)).ne(second), () =>
+                    found.set(0),
+                  );
                 });
               },
             );
@@ -236,7 +311,11 @@ function writeRun(f: FunctionBuilder, lib: Library, tag: TagRef, handlerType: nu
           f.if(single.get.eqz(), () => {
             const found = f.let(probe(mode.get));
             f.if(found.eqz(), () => need(0));
-            f.if(f.load('32', found, REC.after).ltS(budget.get), () => ip.set(found), () => single.set(1));
+            f.if(
+              f.load('32', found, REC.after).ltS(budget.get),
+              () => ip.set(found),
+              () => single.set(1),
+            );
           });
           f.if(ip.get.eqz(), () => {
             slot.set(0);
@@ -304,7 +383,12 @@ function writeRun(f: FunctionBuilder, lib: Library, tag: TagRef, handlerType: nu
             // The block was dropped: give the rest of its budget back and find what is there now.
             cases[CASE.stale] = () => {
               budget.set(budget.get.add(f.load('32', ip.get, REC.after)).add(1));
-              f.store('64', cpu, f.load('64', ip.get, REC.next).sub(f.load('8u', ip.get, REC.length, 'i64')), CPU.rip);
+              f.store(
+                '64',
+                cpu,
+                f.load('64', ip.get, REC.next).sub(f.load('8u', ip.get, REC.length, 'i64')),
+                CPU.rip,
+              );
               f.if(slot.get, () => f.if(f.load('32', slot.get).ne(ip.get), () => slot.set(0)));
               f.br(dispatch);
             };
@@ -318,7 +402,18 @@ function writeRun(f: FunctionBuilder, lib: Library, tag: TagRef, handlerType: nu
             for (const variant of hot) {
               cases.push(() => {
                 const { entry, size, mem, rep, deadFlags } = variant;
-                const sem = new InterpSem(f, cpu, ip.get, lib, entry, size, mem, REP[rep], { jump: follow }, deadFlags);
+                const sem = new InterpSem(
+                  f,
+                  cpu,
+                  ip.get,
+                  lib,
+                  entry,
+                  size,
+                  mem,
+                  REP[rep],
+                  { jump: follow },
+                  deadFlags,
+                );
                 entry.def.sem(sem);
                 if ((entry.def.ends ?? 'no') === 'no') advance();
               });
@@ -335,7 +430,11 @@ function writeRun(f: FunctionBuilder, lib: Library, tag: TagRef, handlerType: nu
           const nextRip = f.let(f.load('64', ip.get, REC.next));
           budget.set(budget.get.add(after));
           const done = f.let(kind.eq(RAISE.trap).or(kind.eq(RAISE.software)));
-          f.if(done, () => f.store('64', cpu, nextRip, CPU.rip), () => f.store('64', cpu, nextRip.sub(f.load('8u', ip.get, REC.length, 'i64')), CPU.rip));
+          f.if(
+            done,
+            () => f.store('64', cpu, nextRip, CPU.rip),
+            () => f.store('64', cpu, nextRip.sub(f.load('8u', ip.get, REC.length, 'i64')), CPU.rip),
+          );
           // Delivery takes an instruction's time; the instruction itself, when it is done, has its own.
           f.if(done.eqz(), () => budget.set(budget.get.add(1)));
         });
@@ -361,4 +460,3 @@ function writeRun(f: FunctionBuilder, lib: Library, tag: TagRef, handlerType: nu
   f.unreachable();
   void i64;
 }
-

@@ -343,7 +343,18 @@ export const RUN = {
 } as const;
 
 /** Bits of `CPU.mode`: what the decoding of a block depends on. */
-export const MODE = { code16: 0, code32: 1, code64: 2, codeMask: 3, real: 4, em: 8, ts: 16, mp: 32, osfxsr: 64, single: 0x100 } as const;
+export const MODE = {
+  code16: 0,
+  code32: 1,
+  code64: 2,
+  codeMask: 3,
+  real: 4,
+  em: 8,
+  ts: 16,
+  mp: 32,
+  osfxsr: 64,
+  single: 0x100,
+} as const;
 
 /** Jump cache: direct-mapped by rip; 32 bytes: u64 rip, u32 host address, u32 mode, u32 record, u32 host of second page. */
 export const JUMP = { entries: 32768, rip: 0, host: 8, mode: 12, record: 16, second: 20, shift: 5 } as const;

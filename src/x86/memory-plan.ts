@@ -28,7 +28,12 @@ const MIB2 = 2 << 20;
 const align = (value: number, to: number): number => Math.ceil(value / to) * to;
 
 /** `frameBytes`: guest frames, a multiple of 2 MiB. `stageBytes`: room for the second stage's tables. */
-export function planMemory(vcpus: number, contexts: number, frameBytes: number, stageBytes: number): MemoryPlan {
+export function planMemory(
+  vcpus: number,
+  contexts: number,
+  frameBytes: number,
+  stageBytes: number,
+): MemoryPlan {
   let at = 0x1000;
   const take = (bytes: number, to = 64): number => {
     const start = align(at, to);

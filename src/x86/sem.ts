@@ -90,7 +90,14 @@ export abstract class Sem {
   /** For `rep` variants: no prefix, F3, F2. */
   readonly rep: 'none' | 'repe' | 'repne';
 
-  constructor(f: FunctionBuilder, cpu: Val, lib: Library, size: Size, mem: boolean, rep: 'none' | 'repe' | 'repne') {
+  constructor(
+    f: FunctionBuilder,
+    cpu: Val,
+    lib: Library,
+    size: Size,
+    mem: boolean,
+    rep: 'none' | 'repe' | 'repne',
+  ) {
     this.f = f;
     this.cpu = cpu;
     this.lib = lib;
@@ -229,11 +236,19 @@ export abstract class Sem {
   }
   /** r = a + b (+ carry): values of `size` bytes. */
   flagsAdd(a: Val, b: Val, r: Val, size: Size = this.size): void {
-    this.setFlags(FLAGS.add, { a: signExtend64(a, size), b: signExtend64(b, size), r: signExtend64(r, size) });
+    this.setFlags(FLAGS.add, {
+      a: signExtend64(a, size),
+      b: signExtend64(b, size),
+      r: signExtend64(r, size),
+    });
   }
   /** r = a - b (- borrow). */
   flagsSub(a: Val, b: Val, r: Val, size: Size = this.size): void {
-    this.setFlags(FLAGS.sub, { a: signExtend64(a, size), b: signExtend64(b, size), r: signExtend64(r, size) });
+    this.setFlags(FLAGS.sub, {
+      a: signExtend64(a, size),
+      b: signExtend64(b, size),
+      r: signExtend64(r, size),
+    });
   }
   flagsLogic(r: Val, size: Size = this.size): void {
     this.setFlags(FLAGS.logic, { r: signExtend64(r, size) });
@@ -272,7 +287,10 @@ export abstract class Sem {
   // Faults and exits.
   /** Raises an exception; with an error code when `error` is given. Nothing after it runs. */
   raise(vector: number, error?: Operand): void {
-    this.f.call(this.lib(error === undefined ? 'raise' : 'raise_error'), ...(error === undefined ? [this.cpu, i32(vector)] : [this.cpu, i32(vector), toVal(error, 'i32')]));
+    this.f.call(
+      this.lib(error === undefined ? 'raise' : 'raise_error'),
+      ...(error === undefined ? [this.cpu, i32(vector)] : [this.cpu, i32(vector), toVal(error, 'i32')]),
+    );
   }
   raiseIf(condition: Val, vector: number, error?: Operand): void {
     this.f.if(condition, () => this.raise(vector, error));
@@ -286,7 +304,14 @@ export abstract class Sem {
    * and then this returns the address of the answer (four u32 words).
    */
   ask(code: number, info: Operand = 0, info2: Operand = 0, info3: Operand = 0): Val {
-    return this.f.callValue(this.lib('ask'), this.cpu, i32(code), toVal(info, 'i64'), toVal(info2, 'i64'), toVal(info3, 'i64'));
+    return this.f.callValue(
+      this.lib('ask'),
+      this.cpu,
+      i32(code),
+      toVal(info, 'i64'),
+      toVal(info2, 'i64'),
+      toVal(info3, 'i64'),
+    );
   }
   /** Calls a library routine for its effect. */
   call(name: string, ...args: Operand[]): void {

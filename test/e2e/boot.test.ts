@@ -7,7 +7,10 @@ import { expect, test } from 'vitest';
 const program = fileURLToPath(new URL('../../bin/vitrine.js', import.meta.url));
 
 function vitrine(args: readonly string[], input: Uint8Array = new Uint8Array(0)) {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [program, ...args], { input, maxBuffer: 2 ** 26 });
+  const { status, stdout, stderr } = spawnSync(process.execPath, [program, ...args], {
+    input,
+    maxBuffer: 2 ** 26,
+  });
   return { status, stdout: stdout.toString(), stderr: stderr.toString() };
 }
 

@@ -18,8 +18,14 @@ afterAll(() => rmSync(temporary, { recursive: true, force: true }));
 function lint(files: Record<string, string>): { status: number; output: string } {
   const root = mkdtempSync(join(temporary, 'tree-'));
   const all: Record<string, string> = {
-    'tsconfig.json': '{"compilerOptions":{"module":"NodeNext","allowImportingTsExtensions":true,"noEmit":true},"include":["src"]}',
-    ...Object.fromEntries([...folders, 'silicon/snp', 'silicon/tdx', 'node'].map((folder) => [`src/${folder}/thing.ts`, 'export interface Thing { n: number }\nexport const thing = 1;\n'])),
+    'tsconfig.json':
+      '{"compilerOptions":{"module":"NodeNext","allowImportingTsExtensions":true,"noEmit":true},"include":["src"]}',
+    ...Object.fromEntries(
+      [...folders, 'silicon/snp', 'silicon/tdx', 'node'].map((folder) => [
+        `src/${folder}/thing.ts`,
+        'export interface Thing { n: number }\nexport const thing = 1;\n',
+      ]),
+    ),
     'src/machine/inspect.ts': 'export interface Thing { n: number }\nexport const thing = 2;\n',
     ...files,
   };
@@ -29,7 +35,10 @@ function lint(files: Record<string, string>): { status: number; output: string }
   }
   symlinkSync(join(project, 'node_modules'), join(root, 'node_modules'));
   try {
-    return { status: 0, output: execFileSync(process.execPath, [join(project, 'scripts/lint.cjs'), root], { encoding: 'utf8' }) };
+    return {
+      status: 0,
+      output: execFileSync(process.execPath, [join(project, 'scripts/lint.cjs'), root], { encoding: 'utf8' }),
+    };
   } catch (error) {
     const { status, stdout } = error as { status: number; stdout: string };
     return { status, output: stdout };
@@ -45,9 +54,27 @@ test('a clean tree has no findings', () => {
 });
 
 describe('one planted import per folder fails', () => {
-  const planted = folders.map((folder) => [folder, folders.find((other) => other !== folder && !(TABLE[folder] as string[]).some((allowed) => allowed.split('/')[0] === other)) ?? 'node'] as const);
-  test.each([...planted, ['paravisor', 'x86'], ['silicon/snp', 'silicon/tdx'], ['silicon/tdx', 'silicon/snp']] as const)('%s imports %s', (from, to) => {
-    for (const statement of [`import { thing as other } from '${up(from)}${to}/thing.ts';\nexport const use = other;\n`, `import type { Thing } from '${up(from)}${to}/thing.ts';\nexport type Use = Thing;\n`]) {
+  const planted = folders.map(
+    (folder) =>
+      [
+        folder,
+        folders.find(
+          (other) =>
+            other !== folder &&
+            !(TABLE[folder] as string[]).some((allowed) => allowed.split('/')[0] === other),
+        ) ?? 'node',
+      ] as const,
+  );
+  test.each([
+    ...planted,
+    ['paravisor', 'x86'],
+    ['silicon/snp', 'silicon/tdx'],
+    ['silicon/tdx', 'silicon/snp'],
+  ] as const)('%s imports %s', (from, to) => {
+    for (const statement of [
+      `import { thing as other } from '${up(from)}${to}/thing.ts';\nexport const use = other;\n`,
+      `import type { Thing } from '${up(from)}${to}/thing.ts';\nexport type Use = Thing;\n`,
+    ]) {
       const { status, output } = lint({ [`src/${from}/planted.ts`]: statement });
       expect(output).toContain(`src/${from}/planted.ts imports src/${to}/thing.ts`);
       expect(status).toBe(1);
@@ -58,11 +85,19 @@ describe('one planted import per folder fails', () => {
 test('machine/inspect is for the shells', () => {
   const text = "import { thing } from './inspect.ts';\nexport const use = thing;\n";
   expect(lint({ 'src/machine/planted.ts': text }).output).toContain('inspect-is-for-shells');
-  expect(lint({ 'src/node/planted.ts': "import { thing } from '../machine/inspect.ts';\nexport const use = thing;\n" }).status).toBe(0);
+  expect(
+    lint({
+      'src/node/planted.ts': "import { thing } from '../machine/inspect.ts';\nexport const use = thing;\n",
+    }).status,
+  ).toBe(0);
 });
 
 test('the core does not know Node.js', () => {
-  expect(lint({ 'src/host/planted.ts': "import { readFileSync } from 'node:fs';\nexport const use = readFileSync;\n" }).output).toContain('core-without-node');
+  expect(
+    lint({
+      'src/host/planted.ts': "import { readFileSync } from 'node:fs';\nexport const use = readFileSync;\n",
+    }).output,
+  ).toContain('core-without-node');
 });
 
 test.each([

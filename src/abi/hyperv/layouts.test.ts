@@ -8,7 +8,11 @@ import { CALL, callName, readControl, STATUS, statusName, writeControl } from '.
 import { MSR, msrName } from './msr.ts';
 
 // Written out a second time, from the C structures, so that a slip in a table does not agree with itself.
-const expected: [Pick<Layout<readonly Field[]>, 'name' | 'size' | 'fields' | 'offsetOf'>, number, Record<string, number>][] = [
+const expected: [
+  Pick<Layout<readonly Field[]>, 'name' | 'size' | 'fields' | 'offsetOf'>,
+  number,
+  Record<string, number>,
+][] = [
   [inputs.flushInput, 24, { addressSpace: 0, flags: 8, processorMask: 16 }],
   [inputs.flushExInput, 32, { addressSpace: 0, flags: 8, setFormat: 16, validBankMask: 24 }],
   [inputs.sendIpiInput, 16, { vector: 0, targetVtl: 4, processorMask: 8 }],
@@ -43,9 +47,11 @@ const expected: [Pick<Layout<readonly Field[]>, 'name' | 'size' | 'fields' | 'of
 
 test.each(expected)('$0.name has the size and offsets of its specification', (layout, size, offsets) => {
   expect(layout.size).toBe(size);
-  expect(Object.fromEntries(Object.keys(offsets).map((name) => [name, layout.fields.find((field) => field.name === name)?.offset]))).toEqual(
-    offsets,
-  );
+  expect(
+    Object.fromEntries(
+      Object.keys(offsets).map((name) => [name, layout.fields.find((field) => field.name === name)?.offset]),
+    ),
+  ).toEqual(offsets);
 });
 
 describe('hypercall control word', () => {

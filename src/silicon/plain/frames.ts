@@ -37,7 +37,12 @@ export class Frames {
   #splitNext: number;
 
   /** `order`: permutation of the frame blocks, for runs that must not depend on where frames lie. */
-  constructor(memory: ArrayBuffer, plan: MemoryPlan, regions: readonly MemoryRegion[], order?: (count: number) => Uint32Array) {
+  constructor(
+    memory: ArrayBuffer,
+    plan: MemoryPlan,
+    regions: readonly MemoryRegion[],
+    order?: (count: number) => Uint32Array,
+  ) {
     this.#u8 = new Uint8Array(memory);
     this.#u32 = new Uint32Array(memory);
     this.#plan = plan;
@@ -104,7 +109,8 @@ export class Frames {
     const kind = word & 7;
     const host = kind === BLOCK.memory ? word & -BLOCK_BYTES : this.#takeBlock();
     const present = kind === BLOCK.none ? 0 : PAGE_ENTRY.present;
-    for (let page = 0; page < 512; page++) this.#set(table + page * 4, ((host + page * PAGE_BYTES) | present) >>> 0);
+    for (let page = 0; page < 512; page++)
+      this.#set(table + page * 4, ((host + page * PAGE_BYTES) | present) >>> 0);
     this.#set(slot + 4, table);
     this.#set(slot, BLOCK.split);
     return table;
@@ -153,12 +159,14 @@ export class Frames {
       const word = this.#get(slot);
       if ((word & 7) === BLOCK.memory) {
         const base = (word & -BLOCK_BYTES) >>> 0;
-        for (let page = 0; page < 512; page++) visit(block * BLOCK_BYTES + page * PAGE_BYTES, base + page * PAGE_BYTES);
+        for (let page = 0; page < 512; page++)
+          visit(block * BLOCK_BYTES + page * PAGE_BYTES, base + page * PAGE_BYTES);
       } else if ((word & 7) === BLOCK.split) {
         const table = this.#get(slot + 4);
         for (let page = 0; page < 512; page++) {
           const entry = this.#get(table + page * 4);
-          if (entry & PAGE_ENTRY.present) visit(block * BLOCK_BYTES + page * PAGE_BYTES, (entry & -PAGE_BYTES) >>> 0);
+          if (entry & PAGE_ENTRY.present)
+            visit(block * BLOCK_BYTES + page * PAGE_BYTES, (entry & -PAGE_BYTES) >>> 0);
         }
       }
     }
@@ -166,7 +174,7 @@ export class Frames {
 
   /** Calls `visit` for each piece of [gpa, gpa + length) that is contiguous; false when part of it is not memory. */
   pieces(gpa: number, length: number, visit: (host: number, offset: number, bytes: number) => void): boolean {
-    for (let at = 0; at < length; ) {
+    for (let at = 0; at < length;) {
       const bytes = Math.min(length - at, PAGE_BYTES - ((gpa + at) % PAGE_BYTES));
       const host = this.host(gpa + at);
       if (host === undefined) return false;
@@ -183,7 +191,9 @@ export class Frames {
       const word = this.#get(this.#blocks + block * 8);
       if ((word & 7) === BLOCK.none) return false;
       if ((word & 7) === BLOCK.split) {
-        const entry = this.#get(this.#get(this.#blocks + block * 8 + 4) + (Math.floor(at / PAGE_BYTES) & 511) * 4);
+        const entry = this.#get(
+          this.#get(this.#blocks + block * 8 + 4) + (Math.floor(at / PAGE_BYTES) & 511) * 4,
+        );
         if (!(entry & PAGE_ENTRY.present)) return false;
       }
     }
@@ -194,7 +204,9 @@ export class Frames {
   read(gpa: number, length: number): Uint8Array | undefined {
     if (length > 0 && !this.isMemory(gpa, length)) return undefined;
     const bytes = new Uint8Array(length);
-    this.pieces(gpa, length, (host, offset, count) => bytes.set(this.#u8.subarray(host, host + count), offset));
+    this.pieces(gpa, length, (host, offset, count) =>
+      bytes.set(this.#u8.subarray(host, host + count), offset),
+    );
     return bytes;
   }
 

@@ -96,7 +96,16 @@ export const arithmeticDefs: readonly Def[] = [
   },
   {
     name: 'test',
-    enc: ['84 /r Eb,Gb', '85 /r Ev,Gv', 'A8 AL,Ib', 'A9 rAX,Iz', 'F6 /0 Eb,Ib', 'F7 /0 Ev,Iz', 'F6 /1 Eb,Ib', 'F7 /1 Ev,Iz'],
+    enc: [
+      '84 /r Eb,Gb',
+      '85 /r Ev,Gv',
+      'A8 AL,Ib',
+      'A9 rAX,Iz',
+      'F6 /0 Eb,Ib',
+      'F7 /0 Ev,Iz',
+      'F6 /1 Eb,Ib',
+      'F7 /1 Ev,Iz',
+    ],
     sem: (e) => e.flagsLogic(e.f.let(e.get(0).and(e.get(1)))),
   },
   {
@@ -223,7 +232,12 @@ export const arithmeticDefs: readonly Def[] = [
     name: 'aad',
     enc: ['D5 i64 Ib'],
     sem: (e) => {
-      const r = e.f.let(e.gpr(RAX, 1).add(e.ah().mul(e.get(0))).and(0xff));
+      const r = e.f.let(
+        e
+          .gpr(RAX, 1)
+          .add(e.ah().mul(e.get(0)))
+          .and(0xff),
+      );
       e.setGpr(RAX, r, 2);
       e.flagsLogic(r, 1);
     },
@@ -308,7 +322,14 @@ function addWithFlag(e: Sem, flag: number): void {
   const carry = f.let(status.and(flag).ne(0));
   const r = f.let(e.trunc(a.add(b).add(widen(e, carry))));
   // Carry out of the top bit.
-  const out = f.let(a.and(b).or(a.or(b).and(r.not())).shrU(e.size * 8 - 1).wrap().and(1));
+  const out = f.let(
+    a
+      .and(b)
+      .or(a.or(b).and(r.not()))
+      .shrU(e.size * 8 - 1)
+      .wrap()
+      .and(1),
+  );
   e.set(0, r);
   e.setStatus(status.and(~flag).or(select(out, i32(flag), i32(0))));
 }
@@ -327,12 +348,16 @@ function decimalAdjust(e: Sem, add: boolean): void {
     al.set(moved.and(0xff));
   });
   const high = f.let(old.gtU(0x99).or(cf));
-  f.if(high, () => {
-    al.set(al.get.add(add ? 0x60 : -0x60).and(0xff));
-    carry.set(1);
-  }, () => {
-    if (add) carry.set(0);
-  });
+  f.if(
+    high,
+    () => {
+      al.set(al.get.add(add ? 0x60 : -0x60).and(0xff));
+      carry.set(1);
+    },
+    () => {
+      if (add) carry.set(0);
+    },
+  );
   const r = f.let(al.get);
   e.setGpr(RAX, r, 1);
   e.flagsLogic(r, 1);

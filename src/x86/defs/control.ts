@@ -8,7 +8,9 @@ const hex = (n: number): string => n.toString(16).toUpperCase().padStart(2, '0')
 
 const jumps: Def[] = [];
 for (let cc = 0; cc < 16; cc++) {
-  const suffix = ['o', 'no', 'b', 'ae', 'e', 'ne', 'be', 'a', 's', 'ns', 'p', 'np', 'l', 'ge', 'le', 'g'][cc] as string;
+  const suffix = ['o', 'no', 'b', 'ae', 'e', 'ne', 'be', 'a', 's', 'ns', 'p', 'np', 'l', 'ge', 'le', 'g'][
+    cc
+  ] as string;
   jumps.push({
     name: `j${suffix}`,
     enc: [`${hex(0x70 + cc)} f64 v Jb`, `0F${hex(0x80 + cc)} f64 Jz`],
@@ -74,7 +76,9 @@ export const controlDefs: readonly Def[] = [
       const after = e.gpr(4);
       e.setGpr(4, old);
       e.checkTarget(target);
-      const extra = hasImmediate(e) ? e.callValue('stack_pointer', e.cpu, f.let(after.add(e.get(0).zext()))) : after;
+      const extra = hasImmediate(e)
+        ? e.callValue('stack_pointer', e.cpu, f.let(after.add(e.get(0).zext())))
+        : after;
       e.setGpr(4, extra);
       e.jump(target);
     },

@@ -16,8 +16,10 @@ function st(e: Sem, i: Val | number): Value {
   const at = e.callValue('fpu_st', e.cpu, typeof i === 'number' ? i32(i) : i);
   return { mant: e.f.let(e.f.load('64', at)), se: e.f.let(e.f.load('16u', at, 8)) };
 }
-const empty = (e: Sem, i: Val | number): Val => e.callValue('fpu_empty', e.cpu, typeof i === 'number' ? i32(i) : i);
-const write = (e: Sem, i: Val | number, { mant, se }: Value): void => e.call('fpu_write', e.cpu, typeof i === 'number' ? i32(i) : i, mant, se);
+const empty = (e: Sem, i: Val | number): Val =>
+  e.callValue('fpu_empty', e.cpu, typeof i === 'number' ? i32(i) : i);
+const write = (e: Sem, i: Val | number, { mant, se }: Value): void =>
+  e.call('fpu_write', e.cpu, typeof i === 'number' ? i32(i) : i, mant, se);
 const push = (e: Sem, { mant, se }: Value): void => e.call('fpu_push', e.cpu, mant, se);
 const pop = (e: Sem): void => e.call('fpu_pop', e.cpu);
 const begin = (e: Sem): void => e.call('fpu_begin', e.cpu, e.record());
@@ -44,12 +46,23 @@ function loadBits(e: Sem, source: Source): Val {
 function convert(e: Sem, source: Source, bits: Val): Value {
   if (source === 'f32') e.call('fpu_from_f32', e.cpu, bits);
   else if (source === 'f64') e.call('fpu_from_f64', e.cpu, bits);
-  else e.call('fpu_from_int', e.cpu, source === 'i16' ? bits.sext16().sext() : source === 'i32' ? bits.sext() : bits);
+  else
+    e.call(
+      'fpu_from_int',
+      e.cpu,
+      source === 'i16' ? bits.sext16().sext() : source === 'i32' ? bits.sext() : bits,
+    );
   return wide(e);
 }
 
 /** Runs `body` unless one of the registers is empty; then the masked answer is the indefinite in `target` (none: nothing). */
-function withOperands(e: Sem, registers: readonly (Val | number)[], target: Val | number | undefined, popAfter: boolean, body: () => void): void {
+function withOperands(
+  e: Sem,
+  registers: readonly (Val | number)[],
+  target: Val | number | undefined,
+  popAfter: boolean,
+  body: () => void,
+): void {
   const { f } = e;
   let any = empty(e, registers[0] as Val | number);
   for (const register of registers.slice(1)) any = f.let(any.or(empty(e, register)));
@@ -68,7 +81,10 @@ function withOperands(e: Sem, registers: readonly (Val | number)[], target: Val 
 
 type Arithmetic = 'add' | 'mul' | 'sub' | 'subr' | 'div' | 'divr';
 function compute(e: Sem, op: Arithmetic, a: Value, b: Value): void {
-  const flip = (v: Value): Value => ({ mant: v.mant, se: e.f.let(select(isNanValue(v), v.se, v.se.xor(0x8000))) });
+  const flip = (v: Value): Value => ({
+    mant: v.mant,
+    se: e.f.let(select(isNanValue(v), v.se, v.se.xor(0x8000))),
+  });
   switch (op) {
     case 'add':
       return e.call('fpu_add', e.cpu, a.mant, a.se, b.mant, b.se);
@@ -94,7 +110,13 @@ function isNanValue({ mant, se }: Value): Val {
 }
 
 /** ST(target) = ST(target) op other. */
-function arithmetic(e: Sem, op: Arithmetic, target: Val | number, other: Val | number, popAfter: boolean): void {
+function arithmetic(
+  e: Sem,
+  op: Arithmetic,
+  target: Val | number,
+  other: Val | number,
+  popAfter: boolean,
+): void {
   begin(e);
   withOperands(e, [target, other], target, popAfter, () => {
     compute(e, op, st(e, target), st(e, other));
@@ -143,10 +165,21 @@ function compare(e: Sem, b: Value, quiet: boolean, pops: number): void {
   });
 }
 function setCodes(e: Sem, codes: Val): void {
-  e.setField32(CPU.fsw, e.field32(CPU.fsw).and(~(FSW.C0 | FSW.C2 | FSW.C3 | FSW.C1)).or(codes));
+  e.setField32(
+    CPU.fsw,
+    e
+      .field32(CPU.fsw)
+      .and(~(FSW.C0 | FSW.C2 | FSW.C3 | FSW.C1))
+      .or(codes),
+  );
 }
 const UNORDERED = FSW.C0 | FSW.C2 | FSW.C3;
-function unorderedWhenEmpty(e: Sem, registers: readonly (Val | number)[], pops: number, body: () => void): void {
+function unorderedWhenEmpty(
+  e: Sem,
+  registers: readonly (Val | number)[],
+  pops: number,
+  body: () => void,
+): void {
   const { f } = e;
   let any = empty(e, registers[0] as Val | number);
   for (const register of registers.slice(1)) any = f.let(any.or(empty(e, register)));
@@ -181,7 +214,8 @@ function compareFlags(e: Sem, quiet: boolean, popAfter: boolean): void {
   const { f } = e;
   beginKeepingC1(e);
   const i = e.registerNumber(0);
-  const set = (codes: Val): void => e.setStatus(f.let(codes.shrU(8).and(1).or(codes.shrU(8).and(4)).or(codes.shrU(8).and(0x40))));
+  const set = (codes: Val): void =>
+    e.setStatus(f.let(codes.shrU(8).and(1).or(codes.shrU(8).and(4)).or(codes.shrU(8).and(0x40))));
   f.if(
     empty(e, 0).or(empty(e, i)),
     () => {
@@ -221,7 +255,13 @@ function storeFloat(e: Sem, double: boolean, popAfter: boolean): void {
       const value = st(e, 0);
       const bits = e.callValue('fpu_to_float', e.cpu, value.mant, value.se, i32(double ? 1 : 0));
       // Unmasked invalid operation, overflow or underflow: nothing is stored.
-      const stop = f.let(e.field32(CPU.floatFlags).and(e.field32(CPU.fcw).not()).and(FSW.IE | FSW.OE | FSW.UE).bool());
+      const stop = f.let(
+        e
+          .field32(CPU.floatFlags)
+          .and(e.field32(CPU.fcw).not())
+          .and(FSW.IE | FSW.OE | FSW.UE)
+          .bool(),
+      );
       f.if(stop.eqz(), () => {
         put(bits);
         if (popAfter) pop(e);
@@ -268,7 +308,13 @@ function loadValue(e: Sem, source: Source): void {
     empty(e, 7),
     () => {
       const { mant, se } = convert(e, source, bits);
-      const signalling = f.let(se.and(0x7fff).eq(0x7fff).and(mant.shl(1).ne(0)).and(mant.and(1n << 62n).eqz()));
+      const signalling = f.let(
+        se
+          .and(0x7fff)
+          .eq(0x7fff)
+          .and(mant.shl(1).ne(0))
+          .and(mant.and(1n << 62n).eqz()),
+      );
       f.if(signalling, () => e.call('fpu_flag', e.cpu, i32(FSW.IE)));
       const stop = f.let(e.field32(CPU.floatFlags).and(e.field32(CPU.fcw).not()).and(FSW.IE));
       f.if(stop.eqz(), () => push(e, { mant: f.let(select(signalling, mant.or(1n << 62n), mant)), se }));
@@ -292,7 +338,8 @@ const OPERATIONS: readonly (readonly [number, Arithmetic])[] = [
 const REVERSED: Readonly<Record<number, number>> = { 0: 0, 1: 1, 4: 5, 5: 4, 6: 7, 7: 6 };
 
 const defs: Def[] = [];
-const def = (name: string, enc: string, sem: (e: Sem) => void): void => void defs.push({ name, enc: [enc], unit: 'x87', feature: 'fpu', sem });
+const def = (name: string, enc: string, sem: (e: Sem) => void): void =>
+  void defs.push({ name, enc: [enc], unit: 'x87', feature: 'fpu', sem });
 
 for (const [n, op] of OPERATIONS) {
   def(`f${op}`, `D8 /${n}:m Md`, (e) => arithmeticMemory(e, op, 'f32'));
@@ -300,10 +347,17 @@ for (const [n, op] of OPERATIONS) {
   def(`fi${op}`, `DA /${n}:m Md`, (e) => arithmeticMemory(e, op, 'i32'));
   def(`fi${op}`, `DE /${n}:m Mw`, (e) => arithmeticMemory(e, op, 'i16'));
   def(`f${op}`, `D8 /${n}:r STi`, (e) => arithmetic(e, op, 0, e.registerNumber(0), false));
-  def(`f${op}`, `DC /${REVERSED[n] as number}:r STi`, (e) => arithmetic(e, op, e.registerNumber(0), 0, false));
-  def(`f${op}p`, `DE /${REVERSED[n] as number}:r STi`, (e) => arithmetic(e, op, e.registerNumber(0), 0, true));
+  def(`f${op}`, `DC /${REVERSED[n] as number}:r STi`, (e) =>
+    arithmetic(e, op, e.registerNumber(0), 0, false),
+  );
+  def(`f${op}p`, `DE /${REVERSED[n] as number}:r STi`, (e) =>
+    arithmetic(e, op, e.registerNumber(0), 0, true),
+  );
 }
-for (const [name, n, pops] of [['fcom', 2, 0], ['fcomp', 3, 1]] as const) {
+for (const [name, n, pops] of [
+  ['fcom', 2, 0],
+  ['fcomp', 3, 1],
+] as const) {
   def(name, `D8 /${n}:m Md`, (e) => compareMemory(e, 'f32', pops));
   def(name, `DC /${n}:m Mq`, (e) => compareMemory(e, 'f64', pops));
   def(`fi${name.slice(1)}`, `DA /${n}:m Md`, (e) => compareMemory(e, 'i32', pops));
@@ -371,7 +425,9 @@ for (const [opcode, bits, letter, n, popAfter, truncate] of [
   ['DB', 32, 'd', 1, true, true],
   ['DD', 64, 'q', 1, true, true],
 ] as const) {
-  def(truncate ? 'fisttp' : popAfter ? 'fistp' : 'fist', `${opcode} /${n}:m M${letter}`, (e) => storeInteger(e, bits, popAfter, truncate));
+  def(truncate ? 'fisttp' : popAfter ? 'fistp' : 'fist', `${opcode} /${n}:m M${letter}`, (e) =>
+    storeInteger(e, bits, popAfter, truncate),
+  );
 }
 
 // Register moves.
@@ -425,8 +481,14 @@ for (const opcode of ['D9', 'DD', 'DF']) {
     f.if(stop.get.eqz(), () => {
       const a = st(e, 0);
       const b = st(e, i);
-      write(e, 0, { mant: f.let(select(emptyOther, indefinite.mant, b.mant)), se: f.let(select(emptyOther, indefinite.se, b.se)) });
-      write(e, i, { mant: f.let(select(emptyTop, indefinite.mant, a.mant)), se: f.let(select(emptyTop, indefinite.se, a.se)) });
+      write(e, 0, {
+        mant: f.let(select(emptyOther, indefinite.mant, b.mant)),
+        se: f.let(select(emptyOther, indefinite.se, b.se)),
+      });
+      write(e, i, {
+        mant: f.let(select(emptyTop, indefinite.mant, a.mant)),
+        se: f.let(select(emptyTop, indefinite.se, a.se)),
+      });
     });
   });
 }
@@ -483,9 +545,19 @@ def('fxam', 'D9 =E5 -', (e) => {
       ),
     ),
   );
-  e.setField32(CPU.fsw, e.field32(CPU.fsw).and(~(FSW.C0 | FSW.C1 | FSW.C2 | FSW.C3)).or(kind).or(se.shrU(15).shl(9)));
+  e.setField32(
+    CPU.fsw,
+    e
+      .field32(CPU.fsw)
+      .and(~(FSW.C0 | FSW.C1 | FSW.C2 | FSW.C3))
+      .or(kind)
+      .or(se.shrU(15).shl(9)),
+  );
 });
-for (const [name, modrm, routine] of [['fsqrt', 'FA', 'fpu_sqrt'], ['frndint', 'FC', 'fpu_integral']] as const) {
+for (const [name, modrm, routine] of [
+  ['fsqrt', 'FA', 'fpu_sqrt'],
+  ['frndint', 'FC', 'fpu_integral'],
+] as const) {
   def(name, `D9 =${modrm} -`, (e) => {
     begin(e);
     withOperands(e, [0], 0, false, () => {
@@ -495,7 +567,10 @@ for (const [name, modrm, routine] of [['fsqrt', 'FA', 'fpu_sqrt'], ['frndint', '
     });
   });
 }
-for (const [name, modrm, nearest] of [['fprem', 'F8', 0], ['fprem1', 'F5', 1]] as const) {
+for (const [name, modrm, nearest] of [
+  ['fprem', 'F8', 0],
+  ['fprem1', 'F5', 1],
+] as const) {
   def(name, `D9 =${modrm} -`, (e) => {
     begin(e);
     e.setField32(CPU.fsw, e.field32(CPU.fsw).and(~FSW.C2));
@@ -613,7 +688,9 @@ def('fnop', 'D9 =D0 -', (e) => begin(e));
 
 // Control instructions.
 def('fninit', 'DB =E3 -', initialise);
-def('fnclex', 'DB =E2 -', (e) => e.setField32(CPU.fsw, e.field32(CPU.fsw).and(FSW.C0 | FSW.C1 | FSW.C2 | FSW.C3)));
+def('fnclex', 'DB =E2 -', (e) =>
+  e.setField32(CPU.fsw, e.field32(CPU.fsw).and(FSW.C0 | FSW.C1 | FSW.C2 | FSW.C3)),
+);
 for (const modrm of ['E0', 'E1', 'E4']) def('fnop', `DB =${modrm} -`, () => undefined);
 def('fnstcw', 'D9 /7:m Mw=', (e) => e.set(0, e.field32(CPU.fcw)));
 def('fldcw', 'D9 /5:m Mw', (e) => {
@@ -623,6 +700,12 @@ def('fldcw', 'D9 /5:m Mw', (e) => {
 });
 def('fnstsw', 'DD /7:m Mw=', (e) => e.set(0, statusWord(e)));
 def('fnstsw', 'DF =E0 -', (e) => e.setGpr(RAX, statusWord(e), 2));
-defs.push({ name: 'fwait', enc: ['9B -'], unit: 'wait', feature: 'fpu', sem: (e) => e.call('fpu_wait', e.cpu) });
+defs.push({
+  name: 'fwait',
+  enc: ['9B -'],
+  unit: 'wait',
+  feature: 'fpu',
+  sem: (e) => e.call('fpu_wait', e.cpu),
+});
 
 export const fpuDefs: readonly Def[] = defs;

@@ -9,7 +9,9 @@ const hex = (n: number): string => n.toString(16).toUpperCase().padStart(2, '0')
 
 const conditional: Def[] = [];
 for (let cc = 0; cc < 16; cc++) {
-  const suffix = ['o', 'no', 'b', 'ae', 'e', 'ne', 'be', 'a', 's', 'ns', 'p', 'np', 'l', 'ge', 'le', 'g'][cc] as string;
+  const suffix = ['o', 'no', 'b', 'ae', 'e', 'ne', 'be', 'a', 's', 'ns', 'p', 'np', 'l', 'ge', 'le', 'g'][
+    cc
+  ] as string;
   conditional.push({
     name: `set${suffix}`,
     enc: [`0F${hex(0x90 + cc)} /r Eb=`],
@@ -33,10 +35,27 @@ export const moveDefs: readonly Def[] = [
   ...conditional,
   {
     name: 'mov',
-    enc: ['88 /r Eb=,Gb', '89 /r Ev=,Gv', '8A /r Gb=,Eb', '8B /r Gv=,Ev', 'A0 AL=,Ob', 'A1 rAX=,Ov', 'A2 Ob=,AL', 'A3 Ov=,rAX', 'B0+ Zb=,Ib', 'B8+ Zv=,Iv', 'C6 /0 Eb=,Ib', 'C7 /0 Ev=,Iz'],
+    enc: [
+      '88 /r Eb=,Gb',
+      '89 /r Ev=,Gv',
+      '8A /r Gb=,Eb',
+      '8B /r Gv=,Ev',
+      'A0 AL=,Ob',
+      'A1 rAX=,Ov',
+      'A2 Ob=,AL',
+      'A3 Ov=,rAX',
+      'B0+ Zb=,Ib',
+      'B8+ Zv=,Iv',
+      'C6 /0 Eb=,Ib',
+      'C7 /0 Ev=,Iz',
+    ],
     sem: (e) => e.set(0, e.get(1)),
   },
-  { name: 'movzx', enc: ['0FB6 /r Gv=,Eb', '0FB7 /r Gv=,Ew'], sem: (e) => e.set(0, e.f.let(e.trunc(e.get(1)))) },
+  {
+    name: 'movzx',
+    enc: ['0FB6 /r Gv=,Eb', '0FB7 /r Gv=,Ew'],
+    sem: (e) => e.set(0, e.f.let(e.trunc(e.get(1)))),
+  },
   {
     name: 'movsx',
     enc: ['0FBE /r Gv=,Eb', '0FBF /r Gv=,Ew'],
@@ -88,7 +107,12 @@ export const moveDefs: readonly Def[] = [
       if (e.mem) {
         e.set(0, e.f.let(select(equal, source, old)));
         e.f.if(equal.eqz(), () => e.setGpr(RAX, old, e.size));
-      } else e.f.if(equal, () => e.set(0, source), () => e.setGpr(RAX, old, e.size));
+      } else
+        e.f.if(
+          equal,
+          () => e.set(0, source),
+          () => e.setGpr(RAX, old, e.size),
+        );
       e.flagsSub(a, old, e.f.let(e.trunc(a.sub(old))));
     },
   },
@@ -226,7 +250,20 @@ export const moveDefs: readonly Def[] = [
       e.setGpr(RAX, e.load(address, 1), 1);
     },
   },
-  { name: 'nop', enc: ['90 -', '0F1F /r Ev', '0F19 /r Ev', '0F1A /r Ev', '0F1B /r Ev', '0F1C /r Ev', '0F1D /r Ev', '0F1E /r Ev'], sem: () => undefined },
+  {
+    name: 'nop',
+    enc: [
+      '90 -',
+      '0F1F /r Ev',
+      '0F19 /r Ev',
+      '0F1A /r Ev',
+      '0F1B /r Ev',
+      '0F1C /r Ev',
+      '0F1D /r Ev',
+      '0F1E /r Ev',
+    ],
+    sem: () => undefined,
+  },
   { name: 'nop', enc: ['0F18 /r Ev'], sem: () => undefined },
   { name: 'prefetchw', enc: ['0F0D /r:m M'], sem: () => undefined },
   { name: 'lahf', enc: ['9F -'], sem: (e) => e.setAh(e.f.let(e.status().and(0xd5).or(2))) },

@@ -5,7 +5,14 @@ import { i32, i64, select, type Val } from '../wasm/value.ts';
 import type { Def } from './def.ts';
 
 function shiftEncodings(n: number): string[] {
-  return [`C0 /${n} Eb!,Ib`, `C1 /${n} Ev!,Ib`, `D0 /${n} Eb!,1`, `D1 /${n} Ev!,1`, `D2 /${n} Eb!,CL`, `D3 /${n} Ev!,CL`];
+  return [
+    `C0 /${n} Eb!,Ib`,
+    `C1 /${n} Ev!,Ib`,
+    `D0 /${n} Eb!,1`,
+    `D1 /${n} Ev!,1`,
+    `D2 /${n} Eb!,CL`,
+    `D3 /${n} Ev!,CL`,
+  ];
 }
 
 /** The count masked to 5 bits (6 for 64-bit operands), i32, evaluated. */
@@ -33,15 +40,31 @@ function rotate(e: Sem, left: boolean): void {
     let r: Val;
     if (size >= 4) r = left ? a.rotl(c) : a.rotr(c);
     else {
-      const other = f.let(i32(bits).sub(c).and(bits - 1));
+      const other = f.let(
+        i32(bits)
+          .sub(c)
+          .and(bits - 1),
+      );
       r = left ? a.shl(c).or(a.shrU(other)) : a.shrU(c).or(a.shl(other));
     }
     const result = f.let(e.trunc(r));
     e.set(0, result);
-    const top = f.let(result.shrU(bits - 1).wrap().and(1));
+    const top = f.let(
+      result
+        .shrU(bits - 1)
+        .wrap()
+        .and(1),
+    );
     // OF is defined for a count of 1; the processors compute it the same way for every count.
     const carry = left ? f.let(result.wrap().and(1)) : top;
-    const overflow = left ? top.xor(carry) : top.xor(result.shrU(bits - 2).wrap().and(1));
+    const overflow = left
+      ? top.xor(carry)
+      : top.xor(
+          result
+            .shrU(bits - 2)
+            .wrap()
+            .and(1),
+        );
     e.mergeStatus(FLAG.CF | FLAG.OF, f.let(carry.or(overflow.shl(11))));
   });
 }
@@ -63,7 +86,10 @@ function rotateCarry(e: Sem, left: boolean): void {
     let out: Val;
     if (left) {
       out = f.let(a.shrU(back).wrap().and(1));
-      r = a.shl(n).or(carryIn.shl(n.sub(1))).or(a.shrU(1).shrU(back));
+      r = a
+        .shl(n)
+        .or(carryIn.shl(n.sub(1)))
+        .or(a.shrU(1).shrU(back));
       if (size < 4) r = f.let(e.trunc(r));
     } else {
       out = f.let(a.shrU(n.sub(1)).wrap().and(1));
@@ -71,8 +97,20 @@ function rotateCarry(e: Sem, left: boolean): void {
     }
     const result = f.let(e.trunc(r));
     e.set(0, result);
-    const top = f.let(result.shrU(bits - 1).wrap().and(1));
-    const overflow = left ? top.xor(out) : top.xor(result.shrU(bits - 2).wrap().and(1));
+    const top = f.let(
+      result
+        .shrU(bits - 1)
+        .wrap()
+        .and(1),
+    );
+    const overflow = left
+      ? top.xor(out)
+      : top.xor(
+          result
+            .shrU(bits - 2)
+            .wrap()
+            .and(1),
+        );
     e.mergeStatus(FLAG.CF | FLAG.OF, f.let(out.or(overflow.shl(11))));
   });
 }
@@ -91,7 +129,9 @@ function doubleShift(e: Sem, left: boolean): void {
       const wide = f.let(a.zext().shl(32).or(b.zext().shl(16)).or(a.zext()));
       const c = f.let(count.zext());
       const r = f.let(left ? wide.shl(c).shrU(32).wrap().and(0xffff) : wide.shrU(c).wrap().and(0xffff));
-      const last = f.let(left ? wide.shl(c.sub(1)).shrU(32).wrap().and(0xffff) : wide.shrU(c.sub(1)).wrap().and(0xffff));
+      const last = f.let(
+        left ? wide.shl(c.sub(1)).shrU(32).wrap().and(0xffff) : wide.shrU(c.sub(1)).wrap().and(0xffff),
+      );
       e.set(0, r);
       finishDouble(e, left, a, r, last);
       return;
@@ -109,10 +149,21 @@ function doubleShift(e: Sem, left: boolean): void {
 function finishDouble(e: Sem, left: boolean, a: Val, r: Val, last: Val): void {
   const { f } = e;
   const bits = e.size * 8;
-  const carry = left ? last.shrU(bits - 1).wrap().and(1) : last.wrap().and(1);
+  const carry = left
+    ? last
+        .shrU(bits - 1)
+        .wrap()
+        .and(1)
+    : last.wrap().and(1);
   const cf = f.let(carry);
   e.flagsLogic(r);
-  const overflow = f.let(a.xor(r).shrU(bits - 1).wrap().and(1));
+  const overflow = f.let(
+    a
+      .xor(r)
+      .shrU(bits - 1)
+      .wrap()
+      .and(1),
+  );
   e.mergeStatus(FLAG.CF | FLAG.OF, f.let(cf.or(overflow.shl(11))));
 }
 
@@ -139,7 +190,14 @@ function bitTest(e: Sem, op: 'bt' | 'bts' | 'btr' | 'btc', immediate: boolean): 
   };
   if (e.mem && !immediate) {
     // The offset is signed and reaches beyond the operand: it moves the address by whole operands.
-    const address = e.callValue('bit_string_address', e.cpu, e.record(), f.let(signExtend64(offset, e.size)), i32(e.size), i32(op === 'bt' ? 0 : 1));
+    const address = e.callValue(
+      'bit_string_address',
+      e.cpu,
+      e.record(),
+      f.let(signExtend64(offset, e.size)),
+      i32(e.size),
+      i32(op === 'bt' ? 0 : 1),
+    );
     if (op !== 'bt') e.call('probe_write', e.cpu, address, i32(e.size));
     const value = e.load(address, e.size);
     if (op !== 'bt') e.store(address, e.size, f.let(e.trunc(change(value))));
@@ -168,10 +226,14 @@ function bitScan(e: Sem, reverse: boolean): void {
   const bits = e.size === 8 ? 63 : 31;
   const found = reverse ? e.int(bits).sub(source.clz()) : source.ctz();
   const zero = f.let(source.eqz());
-  f.if(zero, () => {
-    // A 32-bit destination keeps its upper half too.
-    void old;
-  }, () => e.set(0, f.let(found)));
+  f.if(
+    zero,
+    () => {
+      // A 32-bit destination keeps its upper half too.
+      void old;
+    },
+    () => e.set(0, f.let(found)),
+  );
   e.mergeStatus(FLAG.ZF, f.let(zero.shl(6)));
 }
 
@@ -271,9 +333,24 @@ export const shiftDefs: readonly Def[] = [
       e.flagsLogic(r);
     },
   },
-  bitField('blsr', 1, (a) => a.and(a.sub(1)), (a) => a.eqz()),
-  bitField('blsmsk', 2, (a) => a.xor(a.sub(1)), (a) => a.eqz()),
-  bitField('blsi', 3, (a) => a.and(a.neg()), (a) => a.ne(0)),
+  bitField(
+    'blsr',
+    1,
+    (a) => a.and(a.sub(1)),
+    (a) => a.eqz(),
+  ),
+  bitField(
+    'blsmsk',
+    2,
+    (a) => a.xor(a.sub(1)),
+    (a) => a.eqz(),
+  ),
+  bitField(
+    'blsi',
+    3,
+    (a) => a.and(a.neg()),
+    (a) => a.ne(0),
+  ),
   {
     name: 'bextr',
     feature: 'bmi1',
@@ -414,7 +491,13 @@ function countedShift(name: string, prefix: string, op: (a: Val, n: Val) => Val)
 export function swapBytes(e: Sem, a: Val, size: Size): Val {
   const { f } = e;
   if (size === 2) return f.let(a.shl(8).or(a.shrU(8)).and(0xffff));
-  if (size === 4) return f.let(a.rotl(8).and(0x00ff00ff).or(a.rotr(8).and(0xff00ff00 | 0)));
+  if (size === 4)
+    return f.let(
+      a
+        .rotl(8)
+        .and(0x00ff00ff)
+        .or(a.rotr(8).and(0xff00ff00 | 0)),
+    );
   const b = f.let(a.and(0x00ff00ff00ff00ffn).shl(8).or(a.shrU(8).and(0x00ff00ff00ff00ffn)));
   const c = f.let(b.and(0x0000ffff0000ffffn).shl(16).or(b.shrU(16).and(0x0000ffff0000ffffn)));
   return f.let(c.rotl(32));

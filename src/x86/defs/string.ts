@@ -146,7 +146,12 @@ function inOut(): readonly Def[] {
       repeat(e, () => {
         const to = destinationAddress(e, p, bytes, true);
         e.call('probe_write', e.cpu, to, i32(bytes));
-        const answer = e.ask(EXIT.io, port.zext(), i64(bytes | 0x200 | (e.rep === 'none' ? 0 : 0x400)), i64(0));
+        const answer = e.ask(
+          EXIT.io,
+          port.zext(),
+          i64(bytes | 0x200 | (e.rep === 'none' ? 0 : 0x400)),
+          i64(0),
+        );
         const value = e.f.let(e.f.load('32', answer));
         e.store(to, bytes, value);
         p.advance(RDI, bytes);

@@ -1,5 +1,28 @@
 /** System instructions (Intel SDM vol. 2 and 3; AMD APM vol. 3 ch. 4). */
-import { CPU, CS, DS, ES, EXIT, FLAG, FS, GDTR, GS, IDTR, LDTR, RAISE, RAX, RBX, RCX, RDX, SEG, SHADOW, SS, TR, VEC, segField } from '../layout.ts';
+import {
+  CPU,
+  CS,
+  DS,
+  ES,
+  EXIT,
+  FLAG,
+  FS,
+  GDTR,
+  GS,
+  IDTR,
+  LDTR,
+  RAISE,
+  RAX,
+  RBX,
+  RCX,
+  RDX,
+  SEG,
+  SHADOW,
+  SS,
+  TR,
+  VEC,
+  segField,
+} from '../layout.ts';
 import { CR0, CR4 } from '../registers.ts';
 import type { Sem, Size } from '../sem.ts';
 import { i32, i64, select, type Val } from '../wasm/value.ts';
@@ -9,7 +32,8 @@ import type { Def } from './def.ts';
 const requireProtected = (e: Sem): void => e.raiseIf(e.callValue('in_protected_mode', e.cpu).eqz(), VEC.UD);
 
 /** UMIP: SGDT, SIDT, SLDT, SMSW, STR are #GP above CPL 0. */
-const checkUmip = (e: Sem): void => e.raiseIf(e.field32(CPU.cr4).and(CR4.UMIP).bool().and(e.field32(CPU.cpl).bool()), VEC.GP, 0);
+const checkUmip = (e: Sem): void =>
+  e.raiseIf(e.field32(CPU.cr4).and(CR4.UMIP).bool().and(e.field32(CPU.cpl).bool()), VEC.GP, 0);
 
 /** Virtual-8086 mode runs at CPL 3; real mode at 0. */
 const cpl0 = (e: Sem): void => e.requireCpl0();
@@ -41,7 +65,11 @@ function storeTable(e: Sem, register: number): void {
   e.store(address, 2, e.field32(segField(register, SEG.limit)));
   const at = f.let(address.add(2));
   const base = e.segBase(register);
-  f.if(long, () => e.store(at, 8, base), () => e.store(at, 4, base.wrap()));
+  f.if(
+    long,
+    () => e.store(at, 8, base),
+    () => e.store(at, 4, base.wrap()),
+  );
 }
 
 /** LLDT, LTR. */
@@ -51,7 +79,11 @@ function loadSystem(e: Sem, register: number): void {
   cpl0(e);
   const selector = e.get(0);
   if (register === LDTR) {
-    f.if(selector.and(0xfffc).eqz(), () => e.call('null_segment', e.cpu, i32(LDTR), selector), () => loadSystemDescriptor(e, register, selector));
+    f.if(
+      selector.and(0xfffc).eqz(),
+      () => e.call('null_segment', e.cpu, i32(LDTR), selector),
+      () => loadSystemDescriptor(e, register, selector),
+    );
     return;
   }
   e.raiseIf(selector.and(0xfffc).eqz(), VEC.GP, 0);
@@ -74,7 +106,9 @@ function loadSystemDescriptor(e: Sem, register: number, selector: Val): void {
     f.if(upper.shrU(40).and(0x1f).ne(0), () => e.call('raise_selector', e.cpu, i32(VEC.GP), selector));
     high.set(upper.shl(32));
     const base = raw.shrU(16).and(0xffffffn).or(raw.shrU(56).shl(24)).or(high.get);
-    f.if(e.callValue('canonical', e.cpu, f.let(base)).eqz(), () => e.call('raise_selector', e.cpu, i32(VEC.GP), selector));
+    f.if(e.callValue('canonical', e.cpu, f.let(base)).eqz(), () =>
+      e.call('raise_selector', e.cpu, i32(VEC.GP), selector),
+    );
   });
   if (register === TR) {
     const address = e.callValue('descriptor_address', e.cpu, selector, i32(VEC.GP));
@@ -132,7 +166,12 @@ function verify(e: Sem, write: boolean): void {
   const attr = f.let(raw.shrU(40).wrap().and(0xff));
   const dpl = f.let(attr.shrU(5).and(3));
   const cpl = e.field32(CPU.cpl);
-  const privilege = f.let(attr.and(0x1c).eq(0x1c).or(cpl.leU(dpl).and(selector.and(3).leU(dpl))));
+  const privilege = f.let(
+    attr
+      .and(0x1c)
+      .eq(0x1c)
+      .or(cpl.leU(dpl).and(selector.and(3).leU(dpl))),
+  );
   // Writable data; or data, or readable code.
   const kind = write ? attr.and(0x1a).eq(0x12) : attr.and(0x10).bool().and(attr.and(0xa).ne(8));
   e.mergeStatus(FLAG.ZF, f.let(visible.and(privilege).and(kind).shl(6)));
@@ -237,14 +276,16 @@ export const systemDefs: readonly Def[] = [
       f.if(n.eq(SS), () => e.setField32(CPU.shadow, e.field32(CPU.shadow).or(SHADOW.movSs)));
     },
   },
-  ...([
-    [ES, '06 i64 v -', '07 i64 v -'],
-    [CS, '0E i64 v -', ''],
-    [SS, '16 i64 v -', '17 i64 v -'],
-    [DS, '1E i64 v -', '1F i64 v -'],
-    [FS, '0FA0 d64 v -', '0FA1 d64 v -'],
-    [GS, '0FA8 d64 v -', '0FA9 d64 v -'],
-  ] as const).flatMap(([index, push, pop]): Def[] => [
+  ...(
+    [
+      [ES, '06 i64 v -', '07 i64 v -'],
+      [CS, '0E i64 v -', ''],
+      [SS, '16 i64 v -', '17 i64 v -'],
+      [DS, '1E i64 v -', '1F i64 v -'],
+      [FS, '0FA0 d64 v -', '0FA1 d64 v -'],
+      [GS, '0FA8 d64 v -', '0FA9 d64 v -'],
+    ] as const
+  ).flatMap(([index, push, pop]): Def[] => [
     {
       name: 'push',
       enc: [push],
@@ -289,22 +330,35 @@ export const systemDefs: readonly Def[] = [
     ends: 'sync',
     sem: (e) => e.call('far_transfer', e.cpu, e.imm2(), e.f.let(e.get(0).zext()), i32(e.size), i32(1)),
   },
-  ...([['callf', 3, 1], ['jmpf', 5, 0]] as const).map(
-    ([name, n, call]): Def => ({
-      name,
-      enc: [`FF /${n}:m Mp`],
-      ends: 'sync',
-      sem: (e) => {
-        const { f } = e;
-        const address = e.address(0, e.size + 2, false);
-        const offset = f.let(e.load(address, e.size).zext());
-        const selector = e.load(f.let(address.add(e.size)), 2);
-        e.call('far_transfer', e.cpu, selector, offset, i32(e.size), i32(call));
-      },
-    }),
-  ),
-  { name: 'retf', enc: ['CB v -'], ends: 'sync', sem: (e) => e.call('far_return', e.cpu, i32(e.size), i32(0)) },
-  { name: 'retf', enc: ['CA v Iw'], ends: 'sync', sem: (e) => e.call('far_return', e.cpu, i32(e.size), e.get(0)) },
+  ...(
+    [
+      ['callf', 3, 1],
+      ['jmpf', 5, 0],
+    ] as const
+  ).map(([name, n, call]): Def => ({
+    name,
+    enc: [`FF /${n}:m Mp`],
+    ends: 'sync',
+    sem: (e) => {
+      const { f } = e;
+      const address = e.address(0, e.size + 2, false);
+      const offset = f.let(e.load(address, e.size).zext());
+      const selector = e.load(f.let(address.add(e.size)), 2);
+      e.call('far_transfer', e.cpu, selector, offset, i32(e.size), i32(call));
+    },
+  })),
+  {
+    name: 'retf',
+    enc: ['CB v -'],
+    ends: 'sync',
+    sem: (e) => e.call('far_return', e.cpu, i32(e.size), i32(0)),
+  },
+  {
+    name: 'retf',
+    enc: ['CA v Iw'],
+    ends: 'sync',
+    sem: (e) => e.call('far_return', e.cpu, i32(e.size), e.get(0)),
+  },
   { name: 'iret', enc: ['CF v -'], ends: 'sync', sem: (e) => e.call('iret', e.cpu, i32(e.size)) },
   {
     name: 'int',
@@ -341,10 +395,28 @@ export const systemDefs: readonly Def[] = [
       e.raiseIf(at.ltS(low).or(at.gtS(high)), VEC.BR);
     },
   },
-  { name: 'syscall', feature: 'syscall', enc: ['0F05 -'], ends: 'sync', sem: (e) => e.call('syscall', e.cpu, e.nextRip()) },
-  { name: 'sysret', feature: 'syscall', enc: ['0F07 v -'], ends: 'sync', sem: (e) => e.call('sysret', e.cpu, i32(e.size)) },
+  {
+    name: 'syscall',
+    feature: 'syscall',
+    enc: ['0F05 -'],
+    ends: 'sync',
+    sem: (e) => e.call('syscall', e.cpu, e.nextRip()),
+  },
+  {
+    name: 'sysret',
+    feature: 'syscall',
+    enc: ['0F07 v -'],
+    ends: 'sync',
+    sem: (e) => e.call('sysret', e.cpu, i32(e.size)),
+  },
   { name: 'sysenter', feature: 'sep', enc: ['0F34 -'], ends: 'sync', sem: (e) => e.call('sysenter', e.cpu) },
-  { name: 'sysexit', feature: 'sep', enc: ['0F35 v -'], ends: 'sync', sem: (e) => e.call('sysexit', e.cpu, i32(e.size)) },
+  {
+    name: 'sysexit',
+    feature: 'sep',
+    enc: ['0F35 v -'],
+    ends: 'sync',
+    sem: (e) => e.call('sysexit', e.cpu, i32(e.size)),
+  },
   {
     name: 'swapgs',
     enc: ['0F01 =F8 o64 -'],
@@ -369,9 +441,19 @@ export const systemDefs: readonly Def[] = [
       const value = f.local('i64', 0);
       f.switch(
         n,
-        [() => value.set(e.field64(CPU.cr0)), undefined, () => value.set(e.field64(CPU.cr2)), () => value.set(e.field64(CPU.cr3)), () => value.set(e.field64(CPU.cr4)), undefined, undefined, undefined, () => {
-          value.set(f.load('64', e.ask(EXIT.readCr8)));
-        }],
+        [
+          () => value.set(e.field64(CPU.cr0)),
+          undefined,
+          () => value.set(e.field64(CPU.cr2)),
+          () => value.set(e.field64(CPU.cr3)),
+          () => value.set(e.field64(CPU.cr4)),
+          undefined,
+          undefined,
+          undefined,
+          () => {
+            value.set(f.load('64', e.ask(EXIT.readCr8)));
+          },
+        ],
         () => e.raise(VEC.UD),
       );
       writeWide(e, f.let(value.get));
@@ -479,7 +561,12 @@ export const systemDefs: readonly Def[] = [
       e.setGpr(RCX, e.field64(CPU.tscAux).and(0xffffffffn));
     },
   },
-  { name: 'rdpid', feature: 'rdpid', enc: ['F3 0FC7 /7:r v Rv='], sem: (e) => writeWide(e, e.field64(CPU.tscAux)) },
+  {
+    name: 'rdpid',
+    feature: 'rdpid',
+    enc: ['F3 0FC7 /7:r v Rv='],
+    sem: (e) => writeWide(e, e.field64(CPU.tscAux)),
+  },
   {
     name: 'rdpmc',
     enc: ['0F33 -'],
@@ -552,7 +639,8 @@ export const systemDefs: readonly Def[] = [
     sem: (e) => {
       const { f } = e;
       const answer = e.ask(EXIT.cpuid, e.gpr(RAX, 4).zext(), e.gpr(RCX, 4).zext());
-      for (const [k, register] of [RAX, RBX, RCX, RDX].entries()) e.setGpr(register, f.let(f.load('32u', answer, k * 4, 'i64')));
+      for (const [k, register] of [RAX, RBX, RCX, RDX].entries())
+        e.setGpr(register, f.let(f.load('32u', answer, k * 4, 'i64')));
     },
   },
   { name: 'in', enc: ['E4 Ib'], ends: 'sync', sem: (e) => portIn(e, e.get(0), 1) },
@@ -564,7 +652,13 @@ export const systemDefs: readonly Def[] = [
   { name: 'out', enc: ['EE -'], ends: 'sync', sem: (e) => portOut(e, e.gpr(RDX, 2), 1) },
   { name: 'out', enc: ['EF v -'], ends: 'sync', sem: (e) => portOut(e, e.gpr(RDX, 2), ioSize(e)) },
   { name: 'vmcall', feature: 'vmx', enc: ['0F01 =C1 -'], ends: 'sync', sem: (e) => void e.ask(EXIT.vmcall) },
-  { name: 'vmmcall', feature: 'svm', enc: ['0F01 =D9 -'], ends: 'sync', sem: (e) => void e.ask(EXIT.vmmcall) },
+  {
+    name: 'vmmcall',
+    feature: 'svm',
+    enc: ['0F01 =D9 -'],
+    ends: 'sync',
+    sem: (e) => void e.ask(EXIT.vmmcall),
+  },
 
   // Small extensions.
   { name: 'clac', feature: 'smap', enc: ['NP 0F01 =CA -'], ends: 'sync', sem: (e) => setAc(e, false) },
@@ -643,5 +737,9 @@ function invpcid(e: Sem): void {
   e.raiseIf(pcid.shrU(12).ne(0).and(type.ltU(2)), VEC.GP, 0);
   e.raiseIf(type.eqz().and(e.callValue('canonical', e.cpu, linear).eqz()), VEC.GP, 0);
   e.raiseIf(type.ltU(2).and(pcid.ne(0)).and(e.field32(CPU.cr4).and(CR4.PCIDE).eqz()), VEC.GP, 0);
-  f.if(type.eqz(), () => e.call('tlb_flush_page', e.cpu, linear), () => e.call('tlb_flush', e.cpu));
+  f.if(
+    type.eqz(),
+    () => e.call('tlb_flush_page', e.cpu, linear),
+    () => e.call('tlb_flush', e.cpu),
+  );
 }

@@ -2,7 +2,25 @@
  * Delivery of exceptions and interrupts, and IRET (Intel SDM vol. 3 ch. 6, AMD APM vol. 2 ch. 8). An event is described by
  * the raise fields of the CPU structure; rip is already what the handler shall see.
  */
-import { CPU, CS, DS, ES, FLAG, FS, GS, IDTR, RAISE, RSP, SEG, SHADOW, SPECIAL, SS, TR, VEC, segField } from '../layout.ts';
+import {
+  CPU,
+  CS,
+  DS,
+  ES,
+  FLAG,
+  FS,
+  GS,
+  IDTR,
+  RAISE,
+  RSP,
+  SEG,
+  SHADOW,
+  SPECIAL,
+  SS,
+  TR,
+  VEC,
+  segField,
+} from '../layout.ts';
 import { EFER } from '../registers.ts';
 import type { FunctionBuilder } from '../wasm/function.ts';
 import { i32, i64, select, type Val } from '../wasm/value.ts';
@@ -32,7 +50,17 @@ interface Stack {
 }
 
 /** Pushes of `bytes` by linear addresses base + (esp & mask), checked against the limit of `attr`/`limit`. */
-function protectedStack(f: FunctionBuilder, lib: Library, cpu: Val, base: Val, limit: Val, attr: Val, esp: Val, selector: Val, user: Val): Stack {
+function protectedStack(
+  f: FunctionBuilder,
+  lib: Library,
+  cpu: Val,
+  base: Val,
+  limit: Val,
+  attr: Val,
+  esp: Val,
+  selector: Val,
+  user: Val,
+): Stack {
   const at = f.local('i32', esp);
   const mask = f.let(select(attr.and(ATTR.db), i32(-1), i32(0xffff)));
   return {
@@ -41,11 +69,17 @@ function protectedStack(f: FunctionBuilder, lib: Library, cpu: Val, base: Val, l
       const offset = f.let(at.get.and(mask));
       const last = f.let(offset.add(bytes - 1));
       const down = f.let(attr.and(ATTR.expandDown).bool());
-      const bad = f.let(select(down, offset.leU(limit).or(last.gtU(mask)), last.gtU(limit).or(last.ltU(offset))));
+      const bad = f.let(
+        select(down, offset.leU(limit).or(last.gtU(mask)), last.gtU(limit).or(last.ltU(offset))),
+      );
       f.if(bad, () => f.call(lib('raise_selector'), cpu, i32(VEC.SS), selector));
       const address = f.let(base.add(offset.zext()).and(0xffffffffn));
       const suffix = bytes === 2 ? 'st16' : 'st32';
-      f.if(user, () => f.call(lib(suffix), cpu, address, value), () => f.call(lib(`${suffix}_sys`), cpu, address, value));
+      f.if(
+        user,
+        () => f.call(lib(suffix), cpu, address, value),
+        () => f.call(lib(`${suffix}_sys`), cpu, address, value),
+      );
     },
     top: () => f.let(at.get),
   };
@@ -63,8 +97,13 @@ export const eventRoutines: readonly Routine[] = [
     f.store('32', cpu, i32(0), CPU.answers);
     f.store('32', cpu, i32(0), CPU.answersUsed);
     // A watchpoint that MOV SS held back traps in front of the handler of INT n or INT3 (SDM vol. 3, 6.8.3).
-    f.if(f.load('32', cpu, CPU.raiseKind).eq(RAISE.software).and(f.load('64', cpu, CPU.debugHits).ne(0)), () => f.store('32', cpu, i32(SPECIAL.stepped), CPU.special), () =>
-      f.store('64', cpu, i64(0), CPU.debugHits),
+    f.if(
+      f
+        .load('32', cpu, CPU.raiseKind)
+        .eq(RAISE.software)
+        .and(f.load('64', cpu, CPU.debugHits).ne(0)),
+      () => f.store('32', cpu, i32(SPECIAL.stepped), CPU.special),
+      () => f.store('64', cpu, i64(0), CPU.debugHits),
     );
     f.store('32', cpu, i32(0), CPU.stepTf);
     const first = f.let(f.load('32', cpu, CPU.delivering));
@@ -81,7 +120,13 @@ export const eventRoutines: readonly Routine[] = [
     );
     f.if(first, () => {
       const before = f.let(f.load('32', cpu, CPU.deliveringClass));
-      f.if(first.eq(VEC.DF + 1).and(before.eq(3)).and(cls.bool()), () => f.return(i32(1)));
+      f.if(
+        first
+          .eq(VEC.DF + 1)
+          .and(before.eq(3))
+          .and(cls.bool()),
+        () => f.return(i32(1)),
+      );
       const double = f.let(before.eq(1).and(cls.eq(1)).or(before.eq(2).and(cls.bool())));
       f.if(double, () => {
         f.store('32', cpu, i32(VEC.DF), CPU.raiseVector);
@@ -108,25 +153,45 @@ export const eventRoutines: readonly Routine[] = [
     const hasError = f.let(f.load('32', cpu, CPU.raiseHasError));
     const error = f.let(f.load('32', cpu, CPU.raiseError));
     f.store('32', cpu, software.xor(1), CPU.ext);
-    f.if(kind.eq(RAISE.fault).and(vector.eq(VEC.PF)), () => f.store('64', cpu, f.load('64', cpu, CPU.raiseInfo), CPU.cr2));
+    f.if(kind.eq(RAISE.fault).and(vector.eq(VEC.PF)), () =>
+      f.store('64', cpu, f.load('64', cpu, CPU.raiseInfo), CPU.cr2),
+    );
     const instructionBreakpoint = f.let(kind.eq(RAISE.fault).and(vector.eq(VEC.DB)));
     f.if(vector.eq(VEC.DB).and(software.eqz()), () => {
       const dr6 = CPU.dr + 32;
-      f.store('64', cpu, f.load('64', cpu, dr6).and(~0xfn).or(f.load('64', cpu, CPU.raiseInfo)), dr6);
+      f.store(
+        '64',
+        cpu,
+        f
+          .load('64', cpu, dr6)
+          .and(~0xfn)
+          .or(f.load('64', cpu, CPU.raiseInfo)),
+        dr6,
+      );
       // General detect is for one exception only.
       f.store('64', cpu, f.load('64', cpu, CPU.dr + 40).and(~0x2000n), CPU.dr + 40);
     });
     const flags = f.let(f.load('32', cpu, CPU.eflags).or(f.callValue(lib('status_flags'), cpu)));
     // RF is set in the image of a fault, so that an instruction breakpoint does not hit again.
-    const image = f.let(flags.or(select(kind.eq(RAISE.fault).and(instructionBreakpoint.eqz()), i32(FLAG.RF), i32(0))));
-    f.if(longActive(f, cpu), () => {
-      f.call(lib('deliver_long'), cpu, vector, software, hasError, error, image);
-    }, () => {
-      f.if(f.load('32', cpu, CPU.cr0).and(1), () => f.call(lib('deliver_protected'), cpu, vector, software, hasError, error, image), () =>
-        f.call(lib('deliver_real'), cpu, vector, flags),
-      );
-    });
-    f.if(vector.eq(VEC.NMI).and(kind.eq(RAISE.external)), () => f.store('32', cpu, f.load('32', cpu, CPU.shadow).or(SHADOW.nmiBlocked), CPU.shadow));
+    const image = f.let(
+      flags.or(select(kind.eq(RAISE.fault).and(instructionBreakpoint.eqz()), i32(FLAG.RF), i32(0))),
+    );
+    f.if(
+      longActive(f, cpu),
+      () => {
+        f.call(lib('deliver_long'), cpu, vector, software, hasError, error, image);
+      },
+      () => {
+        f.if(
+          f.load('32', cpu, CPU.cr0).and(1),
+          () => f.call(lib('deliver_protected'), cpu, vector, software, hasError, error, image),
+          () => f.call(lib('deliver_real'), cpu, vector, flags),
+        );
+      },
+    );
+    f.if(vector.eq(VEC.NMI).and(kind.eq(RAISE.external)), () =>
+      f.store('32', cpu, f.load('32', cpu, CPU.shadow).or(SHADOW.nmiBlocked), CPU.shadow),
+    );
     f.store('32', cpu, f.load('32', cpu, CPU.shadow).and(SHADOW.nmiBlocked), CPU.shadow);
     f.store('32', cpu, i32(0), CPU.delivering);
     f.store('32', cpu, i32(0), CPU.deliveringClass);
@@ -137,8 +202,18 @@ export const eventRoutines: readonly Routine[] = [
   routine('deliver_real', ['i32', 'i32', 'i32'], [], (f, lib) => {
     const cpu = f.p(0);
     const vector = f.p(1);
-    f.if(vector.shl(2).add(3).gtU(f.load('32', cpu, segField(IDTR, SEG.limit))), () => f.call(lib('raise'), cpu, i32(VEC.GP)));
-    const entry = f.callValue(lib('ld32_sys'), cpu, f.load('64', cpu, segField(IDTR, SEG.base)).add(vector.shl(2).zext()));
+    f.if(
+      vector
+        .shl(2)
+        .add(3)
+        .gtU(f.load('32', cpu, segField(IDTR, SEG.limit))),
+      () => f.call(lib('raise'), cpu, i32(VEC.GP)),
+    );
+    const entry = f.callValue(
+      lib('ld32_sys'),
+      cpu,
+      f.load('64', cpu, segField(IDTR, SEG.base)).add(vector.shl(2).zext()),
+    );
     const rsp = f.let(f.load('64', cpu, CPU.gpr + RSP * 8));
     const at = f.local('i64', rsp);
     for (const value of [f.p(2), f.load('32', cpu, segField(CS, SEG.selector)), f.load('32', cpu, CPU.rip)]) {
@@ -158,8 +233,15 @@ export const eventRoutines: readonly Routine[] = [
     const vector = f.p(1);
     const software = f.p(2);
     const gateError = f.let(vector.shl(3).or(2));
-    const fail = (code: number): void => f.call(lib('raise_error'), cpu, i32(code), gateError.or(f.load('32', cpu, CPU.ext)));
-    f.if(vector.shl(4).add(15).gtU(f.load('32', cpu, segField(IDTR, SEG.limit))), () => fail(VEC.GP));
+    const fail = (code: number): void =>
+      f.call(lib('raise_error'), cpu, i32(code), gateError.or(f.load('32', cpu, CPU.ext)));
+    f.if(
+      vector
+        .shl(4)
+        .add(15)
+        .gtU(f.load('32', cpu, segField(IDTR, SEG.limit))),
+      () => fail(VEC.GP),
+    );
     const gateAddress = f.let(f.load('64', cpu, segField(IDTR, SEG.base)).add(vector.shl(4).zext()));
     const low = f.callValue(lib('ld64_sys'), cpu, gateAddress);
     const high = f.callValue(lib('ld64_sys'), cpu, gateAddress.add(8));
@@ -173,7 +255,14 @@ export const eventRoutines: readonly Routine[] = [
     const raw = f.callValue(lib('read_descriptor'), cpu, selector, i32(VEC.GP));
     const attr = attrOf(f, raw);
     const dpl = f.let(dplOf(attr));
-    f.if(attr.and(0x18).ne(0x18).or(attr.and(ATTR.l | ATTR.db).ne(ATTR.l)).or(dpl.gtU(cpl)), () => f.call(lib('raise_selector'), cpu, i32(VEC.GP), selector));
+    f.if(
+      attr
+        .and(0x18)
+        .ne(0x18)
+        .or(attr.and(ATTR.l | ATTR.db).ne(ATTR.l))
+        .or(dpl.gtU(cpl)),
+      () => f.call(lib('raise_selector'), cpu, i32(VEC.GP), selector),
+    );
     f.if(attr.and(ATTR.p).eqz(), () => f.call(lib('raise_selector'), cpu, i32(VEC.NP), selector));
     const conforming = f.let(attr.and(ATTR.conforming).bool());
     const newCpl = f.let(select(conforming, cpl, dpl));
@@ -185,16 +274,26 @@ export const eventRoutines: readonly Routine[] = [
       f.if(offset.add(7).gtU(f.load('32', cpu, segField(TR, SEG.limit))), () =>
         f.call(lib('raise_selector'), cpu, i32(VEC.TS), f.load('32', cpu, segField(TR, SEG.selector))),
       );
-      rsp.set(f.callValue(lib('ld64_sys'), cpu, f.load('64', cpu, segField(TR, SEG.base)).add(offset.zext())));
+      rsp.set(
+        f.callValue(lib('ld64_sys'), cpu, f.load('64', cpu, segField(TR, SEG.base)).add(offset.zext())),
+      );
     });
     const target = f.let(low.and(0xffffn).or(low.shrU(32).and(0xffff0000n)).or(high.shl(32)));
-    f.if(f.callValue(lib('canonical'), cpu, target).eqz(), () => f.call(lib('raise_error'), cpu, i32(VEC.GP), f.load('32', cpu, CPU.ext)));
+    f.if(f.callValue(lib('canonical'), cpu, target).eqz(), () =>
+      f.call(lib('raise_error'), cpu, i32(VEC.GP), f.load('32', cpu, CPU.ext)),
+    );
     const at = f.local('i64', rsp.get.and(-16n));
     const user = f.let(newCpl.eq(3));
     const push = (value: Val): void => {
       at.set(at.get.sub(8));
-      f.if(f.callValue(lib('canonical'), cpu, at.get).eqz(), () => f.call(lib('raise_error'), cpu, i32(VEC.SS), f.load('32', cpu, CPU.ext)));
-      f.if(user, () => f.call(lib('st64'), cpu, at.get, value), () => f.call(lib('st64_sys'), cpu, at.get, value));
+      f.if(f.callValue(lib('canonical'), cpu, at.get).eqz(), () =>
+        f.call(lib('raise_error'), cpu, i32(VEC.SS), f.load('32', cpu, CPU.ext)),
+      );
+      f.if(
+        user,
+        () => f.call(lib('st64'), cpu, at.get, value),
+        () => f.call(lib('st64_sys'), cpu, at.get, value),
+      );
     };
     push(f.let(f.load('32u', cpu, segField(SS, SEG.selector), 'i64')));
     push(f.let(f.load('64', cpu, CPU.gpr + RSP * 8)));
@@ -207,7 +306,9 @@ export const eventRoutines: readonly Routine[] = [
     f.if(inner, () => f.call(lib('null_segment'), cpu, i32(SS), newCpl));
     f.store('64', cpu, at.get, CPU.gpr + RSP * 8);
     f.store('64', cpu, target, CPU.rip);
-    const cleared = f.let(i32(FLAG.TF | FLAG.NT | FLAG.RF | FLAG.VM).or(select(type.eq(0xe), i32(FLAG.IF), i32(0))));
+    const cleared = f.let(
+      i32(FLAG.TF | FLAG.NT | FLAG.RF | FLAG.VM).or(select(type.eq(0xe), i32(FLAG.IF), i32(0))),
+    );
     setEflags(f, cpu, f.load('32', cpu, CPU.eflags).and(cleared.not()));
     void EFER;
   }),
@@ -223,8 +324,18 @@ export const eventRoutines: readonly Routine[] = [
     const gateError = f.let(vector.shl(3).or(2));
     const ext = f.let(f.load('32', cpu, CPU.ext));
     const fail = (code: number): void => f.call(lib('raise_error'), cpu, i32(code), gateError.or(ext));
-    f.if(vector.shl(3).add(7).gtU(f.load('32', cpu, segField(IDTR, SEG.limit))), () => fail(VEC.GP));
-    const gate = f.callValue(lib('ld64_sys'), cpu, f.load('64', cpu, segField(IDTR, SEG.base)).add(vector.shl(3).zext()));
+    f.if(
+      vector
+        .shl(3)
+        .add(7)
+        .gtU(f.load('32', cpu, segField(IDTR, SEG.limit))),
+      () => fail(VEC.GP),
+    );
+    const gate = f.callValue(
+      lib('ld64_sys'),
+      cpu,
+      f.load('64', cpu, segField(IDTR, SEG.base)).add(vector.shl(3).zext()),
+    );
     const type = f.let(gate.shrU(40).wrap().and(0x1f));
     f.if(type.ne(5).and(type.ne(6)).and(type.ne(7)).and(type.ne(0xe)).and(type.ne(0xf)), () => fail(VEC.GP));
     const cpl = f.let(f.load('32', cpu, CPU.cpl));
@@ -239,7 +350,9 @@ export const eventRoutines: readonly Routine[] = [
     const raw = f.callValue(lib('read_descriptor'), cpu, selector, i32(VEC.GP));
     const attr = attrOf(f, raw);
     const dpl = f.let(dplOf(attr));
-    f.if(attr.and(0x18).ne(0x18).or(dpl.gtU(cpl)), () => f.call(lib('raise_selector'), cpu, i32(VEC.GP), selector));
+    f.if(attr.and(0x18).ne(0x18).or(dpl.gtU(cpl)), () =>
+      f.call(lib('raise_selector'), cpu, i32(VEC.GP), selector),
+    );
     f.if(attr.and(ATTR.p).eqz(), () => f.call(lib('raise_selector'), cpu, i32(VEC.NP), selector));
     const vm = f.let(f.load('32', cpu, CPU.eflags).and(FLAG.VM).bool());
     const newCpl = f.let(select(attr.and(ATTR.conforming), cpl, dpl));
@@ -266,10 +379,21 @@ export const eventRoutines: readonly Routine[] = [
     });
     const wide = f.let(type.geU(0xe));
     const user = f.let(newCpl.eq(3));
-    const stack = protectedStack(f, lib, cpu, base.get, limit.get, stackAttr.get, esp.get, f.let(select(inner, ss.get, i32(0))), user);
+    const stack = protectedStack(
+      f,
+      lib,
+      cpu,
+      base.get,
+      limit.get,
+      stackAttr.get,
+      esp.get,
+      f.let(select(inner, ss.get, i32(0))),
+      user,
+    );
     const frame = (bytes: 2 | 4): void => {
       f.if(vm, () => {
-        for (const index of [GS, FS, DS, ES]) stack.push(f.let(f.load('32', cpu, segField(index, SEG.selector))), bytes);
+        for (const index of [GS, FS, DS, ES])
+          stack.push(f.let(f.load('32', cpu, segField(index, SEG.selector))), bytes);
       });
       f.if(inner, () => {
         stack.push(oldSs, bytes);
@@ -280,16 +404,53 @@ export const eventRoutines: readonly Routine[] = [
       stack.push(f.let(f.load('32', cpu, CPU.rip)), bytes);
       f.if(hasError, () => stack.push(error, bytes));
     };
-    f.if(wide, () => frame(4), () => frame(2));
-    const offset = f.let(gate.wrap().and(0xffff).or(select(wide, gate.shrU(32).wrap().and(0xffff0000 | 0), i32(0))));
+    f.if(
+      wide,
+      () => frame(4),
+      () => frame(2),
+    );
+    const offset = f.let(
+      gate
+        .wrap()
+        .and(0xffff)
+        .or(
+          select(
+            wide,
+            gate
+              .shrU(32)
+              .wrap()
+              .and(0xffff0000 | 0),
+            i32(0),
+          ),
+        ),
+    );
     const codeLimit = f.let(raw.wrap().and(0xffff).or(raw.shrU(32).wrap().and(0xf0000)));
-    f.if(offset.gtU(select(attr.and(ATTR.g), codeLimit.shl(12).or(0xfff), codeLimit)), () => f.call(lib('raise_error'), cpu, i32(VEC.GP), ext));
-    f.if(inner, () => f.call(lib('set_segment'), cpu, i32(SS), ss.get, f.callValue(lib('mark_accessed'), cpu, ss.get, ssRaw.get)));
-    const keep = f.let(select(stackAttr.get.and(ATTR.db), i64(0), f.load('64', cpu, CPU.gpr + RSP * 8).and(0xffff0000n)));
+    f.if(offset.gtU(select(attr.and(ATTR.g), codeLimit.shl(12).or(0xfff), codeLimit)), () =>
+      f.call(lib('raise_error'), cpu, i32(VEC.GP), ext),
+    );
+    f.if(inner, () =>
+      f.call(
+        lib('set_segment'),
+        cpu,
+        i32(SS),
+        ss.get,
+        f.callValue(lib('mark_accessed'), cpu, ss.get, ssRaw.get),
+      ),
+    );
+    const keep = f.let(
+      select(stackAttr.get.and(ATTR.db), i64(0), f.load('64', cpu, CPU.gpr + RSP * 8).and(0xffff0000n)),
+    );
     const top = f.let(stack.top());
-    f.store('64', cpu, select(stackAttr.get.and(ATTR.db), top.zext(), keep.or(top.and(0xffff).zext())), CPU.gpr + RSP * 8);
+    f.store(
+      '64',
+      cpu,
+      select(stackAttr.get.and(ATTR.db), top.zext(), keep.or(top.and(0xffff).zext())),
+      CPU.gpr + RSP * 8,
+    );
     const flags = f.let(f.load('32', cpu, CPU.eflags));
-    const cleared = f.let(i32(FLAG.TF | FLAG.NT | FLAG.RF | FLAG.VM).or(select(type.and(1), i32(0), i32(FLAG.IF))));
+    const cleared = f.let(
+      i32(FLAG.TF | FLAG.NT | FLAG.RF | FLAG.VM).or(select(type.and(1), i32(0), i32(FLAG.IF))),
+    );
     setEflags(f, cpu, flags.and(cleared.not()));
     f.call(lib('set_code_segment'), cpu, selector, raw, newCpl);
     f.if(vm, () => {
@@ -312,13 +473,17 @@ export const eventRoutines: readonly Routine[] = [
     const at = f.let(tss.add(offset.zext()));
     const esp = f.local('i32');
     const ss = f.local('i32');
-    f.if(wide, () => {
-      esp.set(f.callValue(lib('ld32_sys'), cpu, at));
-      ss.set(f.callValue(lib('ld16_sys'), cpu, at.add(4)));
-    }, () => {
-      esp.set(f.callValue(lib('ld16_sys'), cpu, at));
-      ss.set(f.callValue(lib('ld16_sys'), cpu, at.add(2)));
-    });
+    f.if(
+      wide,
+      () => {
+        esp.set(f.callValue(lib('ld32_sys'), cpu, at));
+        ss.set(f.callValue(lib('ld16_sys'), cpu, at.add(4)));
+      },
+      () => {
+        esp.set(f.callValue(lib('ld16_sys'), cpu, at));
+        ss.set(f.callValue(lib('ld16_sys'), cpu, at.add(2)));
+      },
+    );
     const fail = (): void => f.call(lib('raise_selector'), cpu, i32(VEC.TS), ss.get);
     f.if(ss.get.and(0xfffc).eqz(), fail);
     const raw = f.callValue(lib('read_descriptor'), cpu, ss.get, i32(VEC.TS));
@@ -337,16 +502,31 @@ export const eventRoutines: readonly Routine[] = [
     const old = f.let(f.load('32', cpu, CPU.eflags));
     const at = f.local('i64', f.load('64', cpu, CPU.gpr + RSP * 8));
     const pop = (): Val => {
-      const address = f.callValue(lib('stack_linear'), cpu, f.callValue(lib('stack_pointer'), cpu, at.get), size, i32(0));
+      const address = f.callValue(
+        lib('stack_linear'),
+        cpu,
+        f.callValue(lib('stack_pointer'), cpu, at.get),
+        size,
+        i32(0),
+      );
       const value = f.local('i64');
-      f.if(size.eq(8), () => value.set(f.callValue(lib('ld64'), cpu, address)), () =>
-        f.if(size.eq(4), () => value.set(f.callValue(lib('ld32'), cpu, address).zext()), () => value.set(f.callValue(lib('ld16'), cpu, address).zext())),
+      f.if(
+        size.eq(8),
+        () => value.set(f.callValue(lib('ld64'), cpu, address)),
+        () =>
+          f.if(
+            size.eq(4),
+            () => value.set(f.callValue(lib('ld32'), cpu, address).zext()),
+            () => value.set(f.callValue(lib('ld16'), cpu, address).zext()),
+          ),
       );
       at.set(at.get.add(size.zext()));
       return f.let(value.get);
     };
-    const commitRsp = (): void => f.store('64', cpu, f.callValue(lib('stack_pointer'), cpu, at.get), CPU.gpr + RSP * 8);
-    const unblockNmi = (): void => f.store('32', cpu, f.load('32', cpu, CPU.shadow).and(~SHADOW.nmiBlocked), CPU.shadow);
+    const commitRsp = (): void =>
+      f.store('64', cpu, f.callValue(lib('stack_pointer'), cpu, at.get), CPU.gpr + RSP * 8);
+    const unblockNmi = (): void =>
+      f.store('32', cpu, f.load('32', cpu, CPU.shadow).and(~SHADOW.nmiBlocked), CPU.shadow);
     const mask16 = f.let(select(size.eq(2), i32(0xffff), i32(-1)));
 
     f.if(protectedMode(f, cpu).eqz(), () => {
@@ -357,17 +537,36 @@ export const eventRoutines: readonly Routine[] = [
       const image = f.let(pop().wrap());
       f.if(ip.gtU(0xffffn), () => f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0)));
       // Virtual-8086 mode keeps IOPL; real mode loads it.
-      f.if(vm.bool().and(old.and(FLAG.IOPL).ne(FLAG.IOPL)), () => {
-        // VME: IF goes to VIF.
-        f.if(image.and(FLAG.TF).bool().or(image.and(FLAG.IF).bool().and(old.and(FLAG.VIP).bool())), () => f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0)));
-        const kept = f.let(old.and(FLAG.IF | FLAG.IOPL | FLAG.VM | FLAG.VIP | 0xffff0000 & ~FLAG.VIF));
-        commitRsp();
-        storeEflags(f, cpu, f.let(kept.or(image.and(0xffff & ~(FLAG.IF | FLAG.IOPL))).or(image.and(FLAG.IF).shl(10))));
-      }, () => {
-        const change = f.let(i32(0x257fd5).and(mask16).and(select(vm, i32(~FLAG.IOPL), i32(-1))).and(~(FLAG.VM | FLAG.VIF | FLAG.VIP)));
-        commitRsp();
-        storeEflags(f, cpu, f.let(old.or(0).and(change.not()).or(image.and(change))));
-      });
+      f.if(
+        vm.bool().and(old.and(FLAG.IOPL).ne(FLAG.IOPL)),
+        () => {
+          // VME: IF goes to VIF.
+          f.if(
+            image
+              .and(FLAG.TF)
+              .bool()
+              .or(image.and(FLAG.IF).bool().and(old.and(FLAG.VIP).bool())),
+            () => f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0)),
+          );
+          const kept = f.let(old.and(FLAG.IF | FLAG.IOPL | FLAG.VM | FLAG.VIP | (0xffff0000 & ~FLAG.VIF)));
+          commitRsp();
+          storeEflags(
+            f,
+            cpu,
+            f.let(kept.or(image.and(0xffff & ~(FLAG.IF | FLAG.IOPL))).or(image.and(FLAG.IF).shl(10))),
+          );
+        },
+        () => {
+          const change = f.let(
+            i32(0x257fd5)
+              .and(mask16)
+              .and(select(vm, i32(~FLAG.IOPL), i32(-1)))
+              .and(~(FLAG.VM | FLAG.VIF | FLAG.VIP)),
+          );
+          commitRsp();
+          storeEflags(f, cpu, f.let(old.or(0).and(change.not()).or(image.and(change))));
+        },
+      );
       f.call(lib('set_real_segment'), cpu, i32(CS), cs.wrap());
       f.store('64', cpu, ip, CPU.rip);
       unblockNmi();
@@ -395,7 +594,14 @@ export const eventRoutines: readonly Routine[] = [
       const gs = pop();
       storeEflags(f, cpu, image.and(0x3f7fd7));
       f.store('32', cpu, i32(3), CPU.cpl);
-      for (const [index, value] of [[CS, csSelector.zext()], [SS, ss], [ES, es], [DS, ds], [FS, fs], [GS, gs]] as const) {
+      for (const [index, value] of [
+        [CS, csSelector.zext()],
+        [SS, ss],
+        [ES, es],
+        [DS, ds],
+        [FS, fs],
+        [GS, gs],
+      ] as const) {
         f.call(lib('set_real_segment'), cpu, i32(index), value.wrap());
       }
       f.store('64', cpu, esp.and(0xffffffffn), CPU.gpr + RSP * 8);
@@ -422,22 +628,37 @@ export const eventRoutines: readonly Routine[] = [
     f.if(fullFrame, () => {
       newRsp.set(pop());
       ssSelector.set(pop().wrap().and(0xffff));
-      f.if(ssSelector.get.and(0xfffc).eqz(), () => {
-        // Null: only into 64-bit code that is not CPL 3, with an equal RPL.
-        f.if(to64.eqz().or(rpl.eq(3)).or(ssSelector.get.and(3).ne(rpl)), () => f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0)));
-      }, () => {
-        const bad = (): void => f.call(lib('raise_selector'), cpu, i32(VEC.GP), ssSelector.get);
-        ssRaw.set(f.callValue(lib('read_descriptor'), cpu, ssSelector.get, i32(VEC.GP)));
-        const a = attrOf(f, ssRaw.get);
-        f.if(ssSelector.get.and(3).ne(rpl).or(dplOf(a).ne(rpl)).or(a.and(0x1a).ne(0x12)), bad);
-        f.if(a.and(ATTR.p).eqz(), () => f.call(lib('raise_selector'), cpu, i32(VEC.SS), ssSelector.get));
-      });
+      f.if(
+        ssSelector.get.and(0xfffc).eqz(),
+        () => {
+          // Null: only into 64-bit code that is not CPL 3, with an equal RPL.
+          f.if(to64.eqz().or(rpl.eq(3)).or(ssSelector.get.and(3).ne(rpl)), () =>
+            f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0)),
+          );
+        },
+        () => {
+          const bad = (): void => f.call(lib('raise_selector'), cpu, i32(VEC.GP), ssSelector.get);
+          ssRaw.set(f.callValue(lib('read_descriptor'), cpu, ssSelector.get, i32(VEC.GP)));
+          const a = attrOf(f, ssRaw.get);
+          f.if(ssSelector.get.and(3).ne(rpl).or(dplOf(a).ne(rpl)).or(a.and(0x1a).ne(0x12)), bad);
+          f.if(a.and(ATTR.p).eqz(), () => f.call(lib('raise_selector'), cpu, i32(VEC.SS), ssSelector.get));
+        },
+      );
     });
     // Target: canonical, or inside the limit.
-    f.if(to64, () => f.if(f.callValue(lib('canonical'), cpu, rip).eqz(), () => f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0))), () => {
-      const low = f.let(raw.wrap().and(0xffff).or(raw.shrU(32).wrap().and(0xf0000)));
-      f.if(rip.wrap().gtU(select(attr.and(ATTR.g), low.shl(12).or(0xfff), low)), () => f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0)));
-    });
+    f.if(
+      to64,
+      () =>
+        f.if(f.callValue(lib('canonical'), cpu, rip).eqz(), () =>
+          f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0)),
+        ),
+      () => {
+        const low = f.let(raw.wrap().and(0xffff).or(raw.shrU(32).wrap().and(0xf0000)));
+        f.if(rip.wrap().gtU(select(attr.and(ATTR.g), low.shl(12).or(0xfff), low)), () =>
+          f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0)),
+        );
+      },
+    );
     // What may change: IF by IOPL, IOPL at CPL 0, VIF/VIP at CPL 0.
     const change = f.local('i32', 0x254dd5 & ~FLAG.IOPL & ~FLAG.VM);
     f.if(cpl.leU(old.shrU(12).and(3)), () => change.set(change.get.or(FLAG.IF)));
@@ -448,11 +669,25 @@ export const eventRoutines: readonly Routine[] = [
     storeEflags(f, cpu, f.let(current.and(mask.not()).or(image.and(mask))));
     f.call(lib('set_code_segment'), cpu, csSelector, raw, rpl);
     f.if(fullFrame, () => {
-      f.if(ssSelector.get.and(0xfffc).eqz(), () => f.call(lib('null_segment'), cpu, i32(SS), ssSelector.get), () =>
-        f.call(lib('set_segment'), cpu, i32(SS), ssSelector.get, f.callValue(lib('mark_accessed'), cpu, ssSelector.get, ssRaw.get)),
+      f.if(
+        ssSelector.get.and(0xfffc).eqz(),
+        () => f.call(lib('null_segment'), cpu, i32(SS), ssSelector.get),
+        () =>
+          f.call(
+            lib('set_segment'),
+            cpu,
+            i32(SS),
+            ssSelector.get,
+            f.callValue(lib('mark_accessed'), cpu, ssSelector.get, ssRaw.get),
+          ),
       );
       const ssBig = f.let(f.load('32', cpu, segField(SS, SEG.attr)).and(ATTR.db).bool());
-      const keep = f.let(f.load('64', cpu, CPU.gpr + RSP * 8).and(-65536n).or(newRsp.get.and(0xffffn)));
+      const keep = f.let(
+        f
+          .load('64', cpu, CPU.gpr + RSP * 8)
+          .and(-65536n)
+          .or(newRsp.get.and(0xffffn)),
+      );
       f.store(
         '64',
         cpu,

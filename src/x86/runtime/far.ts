@@ -9,11 +9,25 @@ import { ATTR, attrOf, dplOf, longActive, protectedMode } from './segments.ts';
 import { storeEflags } from './events.ts';
 
 /** A value of `size` bytes pushed at the offset in `at`, which goes down. */
-function pushTo(f: FunctionBuilder, lib: Library, cpu: Val, at: { get: Val; set(v: Val): void }, size: Val, value: Val): void {
+function pushTo(
+  f: FunctionBuilder,
+  lib: Library,
+  cpu: Val,
+  at: { get: Val; set(v: Val): void },
+  size: Val,
+  value: Val,
+): void {
   at.set(f.callValue(lib('stack_pointer'), cpu, at.get.sub(size.zext())));
   const address = f.callValue(lib('stack_linear'), cpu, at.get, size, i32(1));
-  f.if(size.eq(8), () => f.call(lib('st64'), cpu, address, value), () =>
-    f.if(size.eq(4), () => f.call(lib('st32'), cpu, address, value.wrap()), () => f.call(lib('st16'), cpu, address, value.wrap())),
+  f.if(
+    size.eq(8),
+    () => f.call(lib('st64'), cpu, address, value),
+    () =>
+      f.if(
+        size.eq(4),
+        () => f.call(lib('st32'), cpu, address, value.wrap()),
+        () => f.call(lib('st16'), cpu, address, value.wrap()),
+      ),
   );
 }
 
@@ -25,8 +39,15 @@ const limitOf = (f: FunctionBuilder, raw: Val): Val => {
 /** Reads `size` bytes (2, 4, 8) at a linear address. */
 function readSized(f: FunctionBuilder, lib: Library, cpu: Val, address: Val, size: Val, suffix = ''): Val {
   const value = f.local('i64');
-  f.if(size.eq(8), () => value.set(f.callValue(lib(`ld64${suffix}`), cpu, address)), () =>
-    f.if(size.eq(4), () => value.set(f.callValue(lib(`ld32${suffix}`), cpu, address).zext()), () => value.set(f.callValue(lib(`ld16${suffix}`), cpu, address).zext())),
+  f.if(
+    size.eq(8),
+    () => value.set(f.callValue(lib(`ld64${suffix}`), cpu, address)),
+    () =>
+      f.if(
+        size.eq(4),
+        () => value.set(f.callValue(lib(`ld32${suffix}`), cpu, address).zext()),
+        () => value.set(f.callValue(lib(`ld16${suffix}`), cpu, address).zext()),
+      ),
   );
   return f.let(value.get);
 }
@@ -44,7 +65,9 @@ export const farRoutines: readonly Routine[] = [
     const at = f.local('i64', f.load('64', cpu, CPU.gpr + RSP * 8));
     const commitRsp = (): void => f.store('64', cpu, at.get, CPU.gpr + RSP * 8);
     f.if(protectedMode(f, cpu).eqz(), () => {
-      f.if(offset.gtU(f.load('32u', cpu, segField(CS, SEG.limit), 'i64')), () => f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0)));
+      f.if(offset.gtU(f.load('32u', cpu, segField(CS, SEG.limit), 'i64')), () =>
+        f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0)),
+      );
       f.if(call, () => {
         pushTo(f, lib, cpu, at, size, oldCs);
         pushTo(f, lib, cpu, at, size, nextRip);
@@ -63,12 +86,24 @@ export const farRoutines: readonly Routine[] = [
     const cpl = f.let(f.load('32', cpu, CPU.cpl));
     f.if(attr.and(ATTR.s), () => {
       f.if(attr.and(ATTR.code).eqz(), fail);
-      f.if(attr.and(ATTR.conforming), () => f.if(dpl.gtU(cpl), fail), () => f.if(rpl.gtU(cpl).or(dpl.ne(cpl)), fail));
+      f.if(
+        attr.and(ATTR.conforming),
+        () => f.if(dpl.gtU(cpl), fail),
+        () => f.if(rpl.gtU(cpl).or(dpl.ne(cpl)), fail),
+      );
       f.call(lib('check_code_size'), cpu, selector, attr);
       f.if(attr.and(ATTR.p).eqz(), () => f.call(lib('raise_selector'), cpu, i32(VEC.NP), selector));
       const to64 = f.let(longActive(f, cpu).and(attr.shrU(9)).and(1));
-      f.if(to64, () => f.if(f.callValue(lib('canonical'), cpu, offset).eqz(), () => f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0))), () =>
-        f.if(offset.gtU(limitOf(f, raw).zext()), () => f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0))),
+      f.if(
+        to64,
+        () =>
+          f.if(f.callValue(lib('canonical'), cpu, offset).eqz(), () =>
+            f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0)),
+          ),
+        () =>
+          f.if(offset.gtU(limitOf(f, raw).zext()), () =>
+            f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0)),
+          ),
       );
       f.if(call, () => {
         pushTo(f, lib, cpu, at, size, oldCs);
@@ -116,7 +151,9 @@ export const farRoutines: readonly Routine[] = [
     f.if(long, () => {
       const address = f.callValue(lib('descriptor_address'), cpu, f.p(1), i32(VEC.GP));
       high.set(f.callValue(lib('ld64_sys'), cpu, address.add(8)));
-      f.if(high.get.shrU(40).wrap().and(0x1f).ne(0), () => f.call(lib('raise_selector'), cpu, i32(VEC.GP), f.p(1)));
+      f.if(high.get.shrU(40).wrap().and(0x1f).ne(0), () =>
+        f.call(lib('raise_selector'), cpu, i32(VEC.GP), f.p(1)),
+      );
     });
     const selector = f.let(gate.shrU(16).wrap().and(0xffff));
     f.if(selector.and(0xfffc).eqz(), () => f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0)));
@@ -130,10 +167,19 @@ export const farRoutines: readonly Routine[] = [
     f.if(call.eqz().and(conforming.eqz()).and(dpl.ne(cpl)), fail);
     f.if(attr.and(ATTR.p).eqz(), () => f.call(lib('raise_selector'), cpu, i32(VEC.NP), selector));
     const offset = f.let(
-      gate.and(0xffffn).or(select(wide, gate.shrU(32).and(0xffff0000n), i64(0))).or(high.get.shl(32)),
+      gate
+        .and(0xffffn)
+        .or(select(wide, gate.shrU(32).and(0xffff0000n), i64(0)))
+        .or(high.get.shl(32)),
     );
-    f.if(long, () => f.if(f.callValue(lib('canonical'), cpu, offset).eqz(), () => f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0))), () =>
-      f.if(offset.gtU(limitOf(f, raw).zext()), () => f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0))),
+    f.if(
+      long,
+      () =>
+        f.if(f.callValue(lib('canonical'), cpu, offset).eqz(), () =>
+          f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0)),
+        ),
+      () =>
+        f.if(offset.gtU(limitOf(f, raw).zext()), () => f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0))),
     );
     const nextRip = f.let(f.load('64', cpu, CPU.rip));
     const oldCs = f.let(f.load('32u', cpu, segField(CS, SEG.selector), 'i64'));
@@ -150,7 +196,9 @@ export const farRoutines: readonly Routine[] = [
         at.set(f.callValue(lib('ld64_sys'), cpu, f.load('64', cpu, segField(TR, SEG.base)).add(slot.zext())));
         for (const value of [oldSs, oldRsp, oldCs, nextRip]) {
           at.set(at.get.sub(8));
-          f.if(f.callValue(lib('canonical'), cpu, at.get).eqz(), () => f.call(lib('raise_error'), cpu, i32(VEC.SS), i32(0)));
+          f.if(f.callValue(lib('canonical'), cpu, at.get).eqz(), () =>
+            f.call(lib('raise_error'), cpu, i32(VEC.SS), i32(0)),
+          );
           f.call(lib('st64_sys'), cpu, at.get, value);
         }
         f.call(lib('set_code_segment'), cpu, selector, raw, dpl);
@@ -174,7 +222,11 @@ export const farRoutines: readonly Routine[] = [
         const bad = f.let(select(ssAttr.and(ATTR.expandDown), low.leU(limit), last.gtU(limit)));
         f.if(bad, () => f.call(lib('raise_selector'), cpu, i32(VEC.SS), ss));
         const address = f.let(base.add(low.zext()).and(0xffffffffn));
-        f.if(size.eq(4), () => f.call(lib('st32_sys'), cpu, address, value.wrap()), () => f.call(lib('st16_sys'), cpu, address, value.wrap()));
+        f.if(
+          size.eq(4),
+          () => f.call(lib('st32_sys'), cpu, address, value.wrap()),
+          () => f.call(lib('st16_sys'), cpu, address, value.wrap()),
+        );
       };
       put(oldSs);
       put(oldRsp);
@@ -184,7 +236,13 @@ export const farRoutines: readonly Routine[] = [
         () => count.get.bool(),
         () => {
           count.set(count.get.sub(1));
-          const from = f.callValue(lib('stack_linear'), cpu, f.callValue(lib('stack_pointer'), cpu, oldRsp.add(count.get.mul(size).zext())), size, i32(0));
+          const from = f.callValue(
+            lib('stack_linear'),
+            cpu,
+            f.callValue(lib('stack_pointer'), cpu, oldRsp.add(count.get.mul(size).zext())),
+            size,
+            i32(0),
+          );
           put(readSized(f, lib, cpu, from, size));
         },
       );
@@ -192,7 +250,12 @@ export const farRoutines: readonly Routine[] = [
       put(nextRip);
       f.call(lib('set_segment'), cpu, i32(SS), ss, f.callValue(lib('mark_accessed'), cpu, ss, ssRaw));
       f.call(lib('set_code_segment'), cpu, selector, raw, dpl);
-      const keep = f.let(f.load('64', cpu, CPU.gpr + RSP * 8).and(-65536n).or(esp.get.and(0xffff).zext()));
+      const keep = f.let(
+        f
+          .load('64', cpu, CPU.gpr + RSP * 8)
+          .and(-65536n)
+          .or(esp.get.and(0xffff).zext()),
+      );
       f.store('64', cpu, select(ssAttr.and(ATTR.db), esp.get.zext(), keep), CPU.gpr + RSP * 8);
       f.store('64', cpu, offset, CPU.rip);
       f.return();
@@ -214,16 +277,25 @@ export const farRoutines: readonly Routine[] = [
     const extra = f.let(f.p(2).zext());
     const at = f.local('i64', f.load('64', cpu, CPU.gpr + RSP * 8));
     const pop = (): Val => {
-      const address = f.callValue(lib('stack_linear'), cpu, f.callValue(lib('stack_pointer'), cpu, at.get), size, i32(0));
+      const address = f.callValue(
+        lib('stack_linear'),
+        cpu,
+        f.callValue(lib('stack_pointer'), cpu, at.get),
+        size,
+        i32(0),
+      );
       const value = readSized(f, lib, cpu, address, size);
       at.set(at.get.add(size.zext()));
       return value;
     };
     const rip = pop();
     const selector = f.let(pop().wrap().and(0xffff));
-    const commit = (): void => f.store('64', cpu, f.callValue(lib('stack_pointer'), cpu, at.get.add(extra)), CPU.gpr + RSP * 8);
+    const commit = (): void =>
+      f.store('64', cpu, f.callValue(lib('stack_pointer'), cpu, at.get.add(extra)), CPU.gpr + RSP * 8);
     f.if(protectedMode(f, cpu).eqz(), () => {
-      f.if(rip.gtU(f.load('32u', cpu, segField(CS, SEG.limit), 'i64')), () => f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0)));
+      f.if(rip.gtU(f.load('32u', cpu, segField(CS, SEG.limit), 'i64')), () =>
+        f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0)),
+      );
       commit();
       f.call(lib('set_real_segment'), cpu, i32(CS), selector);
       f.store('64', cpu, rip, CPU.rip);
@@ -242,8 +314,14 @@ export const farRoutines: readonly Routine[] = [
     f.if(attr.and(ATTR.p).eqz(), () => f.call(lib('raise_selector'), cpu, i32(VEC.NP), selector));
     const to64 = f.let(longActive(f, cpu).and(attr.shrU(9)).and(1));
     const checkTarget = (): void =>
-      f.if(to64, () => f.if(f.callValue(lib('canonical'), cpu, rip).eqz(), () => f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0))), () =>
-        f.if(rip.gtU(limitOf(f, raw).zext()), () => f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0))),
+      f.if(
+        to64,
+        () =>
+          f.if(f.callValue(lib('canonical'), cpu, rip).eqz(), () =>
+            f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0)),
+          ),
+        () =>
+          f.if(rip.gtU(limitOf(f, raw).zext()), () => f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0))),
       );
     f.if(rpl.eq(cpl), () => {
       checkTarget();
@@ -256,25 +334,47 @@ export const farRoutines: readonly Routine[] = [
     const newRsp = pop();
     const ss = f.let(pop().wrap().and(0xffff));
     const ssRaw = f.local('i64', 0);
-    f.if(ss.and(0xfffc).eqz(), () => {
-      f.if(to64.eqz().or(rpl.eq(3)).or(ss.and(3).ne(rpl)), () => f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0)));
-    }, () => {
-      ssRaw.set(f.callValue(lib('read_descriptor'), cpu, ss, i32(VEC.GP)));
-      const a = attrOf(f, ssRaw.get);
-      f.if(ss.and(3).ne(rpl).or(dplOf(a).ne(rpl)).or(a.and(0x1a).ne(0x12)), () => f.call(lib('raise_selector'), cpu, i32(VEC.GP), ss));
-      f.if(a.and(ATTR.p).eqz(), () => f.call(lib('raise_selector'), cpu, i32(VEC.SS), ss));
-    });
+    f.if(
+      ss.and(0xfffc).eqz(),
+      () => {
+        f.if(to64.eqz().or(rpl.eq(3)).or(ss.and(3).ne(rpl)), () =>
+          f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0)),
+        );
+      },
+      () => {
+        ssRaw.set(f.callValue(lib('read_descriptor'), cpu, ss, i32(VEC.GP)));
+        const a = attrOf(f, ssRaw.get);
+        f.if(ss.and(3).ne(rpl).or(dplOf(a).ne(rpl)).or(a.and(0x1a).ne(0x12)), () =>
+          f.call(lib('raise_selector'), cpu, i32(VEC.GP), ss),
+        );
+        f.if(a.and(ATTR.p).eqz(), () => f.call(lib('raise_selector'), cpu, i32(VEC.SS), ss));
+      },
+    );
     checkTarget();
     f.call(lib('set_code_segment'), cpu, selector, raw, rpl);
-    f.if(ss.and(0xfffc).eqz(), () => f.call(lib('null_segment'), cpu, i32(SS), ss), () =>
-      f.call(lib('set_segment'), cpu, i32(SS), ss, f.callValue(lib('mark_accessed'), cpu, ss, ssRaw.get)),
+    f.if(
+      ss.and(0xfffc).eqz(),
+      () => f.call(lib('null_segment'), cpu, i32(SS), ss),
+      () =>
+        f.call(lib('set_segment'), cpu, i32(SS), ss, f.callValue(lib('mark_accessed'), cpu, ss, ssRaw.get)),
     );
     const sum = f.let(newRsp.add(extra));
     const big = f.let(f.load('32', cpu, segField(SS, SEG.attr)).and(ATTR.db));
     f.store(
       '64',
       cpu,
-      select(to64, sum, select(big, sum.and(0xffffffffn), f.load('64', cpu, CPU.gpr + RSP * 8).and(-65536n).or(sum.and(0xffffn)))),
+      select(
+        to64,
+        sum,
+        select(
+          big,
+          sum.and(0xffffffffn),
+          f
+            .load('64', cpu, CPU.gpr + RSP * 8)
+            .and(-65536n)
+            .or(sum.and(0xffffn)),
+        ),
+      ),
       CPU.gpr + RSP * 8,
     );
     f.call(lib('drop_privileged_segments'), cpu);
@@ -297,11 +397,15 @@ export const farRoutines: readonly Routine[] = [
     const attr = attrOf(f, raw);
     const type = f.let(attr.and(0x1f));
     // Available for JMP, CALL and interrupts; busy for IRET.
-    f.if(select(iret, type.and(0x17).ne(3), type.and(0x17).ne(1)), () => f.call(lib('raise_selector'), cpu, badVector, selector));
+    f.if(select(iret, type.and(0x17).ne(3), type.and(0x17).ne(1)), () =>
+      f.call(lib('raise_selector'), cpu, badVector, selector),
+    );
     f.if(attr.and(ATTR.p).eqz(), () => f.call(lib('raise_selector'), cpu, i32(VEC.NP), selector));
     const wide = f.let(type.and(8).bool());
     const limit = limitOf(f, raw);
-    f.if(limit.ltU(select(wide, i32(0x67), i32(0x2b))), () => f.call(lib('raise_selector'), cpu, i32(VEC.TS), selector));
+    f.if(limit.ltU(select(wide, i32(0x67), i32(0x2b))), () =>
+      f.call(lib('raise_selector'), cpu, i32(VEC.TS), selector),
+    );
     const next = f.let(raw.shrU(16).and(0xffffffn).or(raw.shrU(32).and(0xff000000n)));
     const oldBase = f.let(f.load('64', cpu, segField(TR, SEG.base)));
     const oldSelector = f.let(f.load('32', cpu, segField(TR, SEG.selector)));
@@ -312,23 +416,32 @@ export const farRoutines: readonly Routine[] = [
     const rip = f.let(f.load('32', cpu, CPU.rip));
     const save = (base: Val, offset: number, bytes: 2 | 4, value: Val): void =>
       f.call(lib(bytes === 2 ? 'st16_sys' : 'st32_sys'), cpu, base.add(offset), value);
-    f.if(oldWide, () => {
-      save(oldBase, 0x20, 4, rip);
-      save(oldBase, 0x24, 4, image.get);
-      for (let n = 0; n < 8; n++) save(oldBase, 0x28 + n * 4, 4, f.load('32', cpu, CPU.gpr + n * 8));
-      for (let n = 0; n < 6; n++) save(oldBase, 0x48 + n * 4, 2, f.load('32', cpu, segField(n, SEG.selector)));
-    }, () => {
-      save(oldBase, 0x0e, 2, rip);
-      save(oldBase, 0x10, 2, image.get);
-      for (let n = 0; n < 8; n++) save(oldBase, 0x12 + n * 2, 2, f.load('32', cpu, CPU.gpr + n * 8));
-      for (let n = 0; n < 4; n++) save(oldBase, 0x22 + n * 2, 2, f.load('32', cpu, segField(n, SEG.selector)));
-    });
+    f.if(
+      oldWide,
+      () => {
+        save(oldBase, 0x20, 4, rip);
+        save(oldBase, 0x24, 4, image.get);
+        for (let n = 0; n < 8; n++) save(oldBase, 0x28 + n * 4, 4, f.load('32', cpu, CPU.gpr + n * 8));
+        for (let n = 0; n < 6; n++)
+          save(oldBase, 0x48 + n * 4, 2, f.load('32', cpu, segField(n, SEG.selector)));
+      },
+      () => {
+        save(oldBase, 0x0e, 2, rip);
+        save(oldBase, 0x10, 2, image.get);
+        for (let n = 0; n < 8; n++) save(oldBase, 0x12 + n * 2, 2, f.load('32', cpu, CPU.gpr + n * 8));
+        for (let n = 0; n < 4; n++)
+          save(oldBase, 0x22 + n * 2, 2, f.load('32', cpu, segField(n, SEG.selector)));
+      },
+    );
     // Read the new task.
     const read = (wideOffset: number, wideBytes: 2 | 4, offset: number): Val =>
       f.ifValue(
         wide,
         () => f.callValue(lib(wideBytes === 2 ? 'ld16_sys' : 'ld32_sys'), cpu, next.add(wideOffset)),
-        () => (offset < 0 ? i32(0).add(f.load('32', cpu, CPU.zero)) : f.callValue(lib('ld16_sys'), cpu, next.add(offset))),
+        () =>
+          offset < 0
+            ? i32(0).add(f.load('32', cpu, CPU.zero))
+            : f.callValue(lib('ld16_sys'), cpu, next.add(offset)),
       );
     const newCr3 = read(0x1c, 4, -1);
     const newEip = read(0x20, 4, 0x0e);
@@ -346,7 +459,12 @@ export const farRoutines: readonly Routine[] = [
     const setBusy = (which: Val, busy: boolean): void => {
       const at = f.callValue(lib('descriptor_address'), cpu, which, i32(VEC.TS));
       const byte = f.callValue(lib('ld8_sys'), cpu, at.add(5));
-      f.call(lib('st8_sys'), cpu, f.callValue(lib('descriptor_address'), cpu, which, i32(VEC.TS)).add(5), busy ? byte.or(2) : byte.and(~2));
+      f.call(
+        lib('st8_sys'),
+        cpu,
+        f.callValue(lib('descriptor_address'), cpu, which, i32(VEC.TS)).add(5),
+        busy ? byte.or(2) : byte.and(~2),
+      );
     };
     f.if(reason.eq(0).or(iret), () => setBusy(oldSelector, false));
     f.if(iret.eqz(), () => setBusy(selector, true));
@@ -363,47 +481,88 @@ export const farRoutines: readonly Routine[] = [
     for (const [n, value] of newGpr.entries()) f.store('64', cpu, value.zext(), CPU.gpr + n * 8);
     f.store('64', cpu, f.load('64', cpu, CPU.dr + 40).and(~0x155n), CPU.dr + 40);
     // From here faults belong to the new task. LDT first.
-    f.if(newLdt.and(0xfffc).eqz(), () => f.call(lib('null_segment'), cpu, i32(LDTR), newLdt), () => {
-      const bad = (): void => f.call(lib('raise_selector'), cpu, i32(VEC.TS), newLdt);
-      f.if(newLdt.and(4), bad);
-      f.call(lib('null_segment'), cpu, i32(LDTR), newLdt);
-      const ldt = f.callValue(lib('read_descriptor'), cpu, newLdt, i32(VEC.TS));
-      const ldtAttr = attrOf(f, ldt);
-      f.if(ldtAttr.and(0x1f).ne(2).or(ldtAttr.and(ATTR.p).eqz()), bad);
-      f.call(lib('set_segment'), cpu, i32(LDTR), newLdt, ldt);
-    });
+    f.if(
+      newLdt.and(0xfffc).eqz(),
+      () => f.call(lib('null_segment'), cpu, i32(LDTR), newLdt),
+      () => {
+        const bad = (): void => f.call(lib('raise_selector'), cpu, i32(VEC.TS), newLdt);
+        f.if(newLdt.and(4), bad);
+        f.call(lib('null_segment'), cpu, i32(LDTR), newLdt);
+        const ldt = f.callValue(lib('read_descriptor'), cpu, newLdt, i32(VEC.TS));
+        const ldtAttr = attrOf(f, ldt);
+        f.if(ldtAttr.and(0x1f).ne(2).or(ldtAttr.and(ATTR.p).eqz()), bad);
+        f.call(lib('set_segment'), cpu, i32(LDTR), newLdt, ldt);
+      },
+    );
     const [es, cs, ss, ds] = newSeg as [Val, Val, Val, Val];
-    f.if(flags.and(FLAG.VM), () => {
-      f.store('32', cpu, i32(3), CPU.cpl);
-      for (const [index, value] of [[CS, cs], [SS, ss], [ES, es], [DS, ds], [FS, newFs], [GS, newGs]] as const) f.call(lib('set_real_segment'), cpu, i32(index), value);
-    }, () => {
-      const cpl = f.let(cs.and(3));
-      f.store('32', cpu, cpl, CPU.cpl);
-      for (const [index, value] of [[SS, ss], [ES, es], [DS, ds], [FS, newFs], [GS, newGs]] as const) f.call(lib('null_segment'), cpu, i32(index), value);
-      // CS.
-      const badCs = (): void => f.call(lib('raise_selector'), cpu, i32(VEC.TS), cs);
-      f.if(cs.and(0xfffc).eqz(), badCs);
-      const csRaw = f.callValue(lib('read_descriptor'), cpu, cs, i32(VEC.TS));
-      const csAttr = attrOf(f, csRaw);
-      f.if(csAttr.and(0x18).ne(0x18), badCs);
-      f.if(select(csAttr.and(ATTR.conforming), dplOf(csAttr).gtU(cpl), dplOf(csAttr).ne(cpl)), badCs);
-      f.if(csAttr.and(ATTR.p).eqz(), () => f.call(lib('raise_selector'), cpu, i32(VEC.NP), cs));
-      f.call(lib('set_code_segment'), cpu, cs, csRaw, cpl);
-      // SS.
-      const badSs = (): void => f.call(lib('raise_selector'), cpu, i32(VEC.TS), ss);
-      f.if(ss.and(0xfffc).eqz(), badSs);
-      const ssRaw = f.callValue(lib('read_descriptor'), cpu, ss, i32(VEC.TS));
-      const ssAttr = attrOf(f, ssRaw);
-      f.if(ss.and(3).ne(cpl).or(dplOf(ssAttr).ne(cpl)).or(ssAttr.and(0x1a).ne(0x12)), badSs);
-      f.if(ssAttr.and(ATTR.p).eqz(), () => f.call(lib('raise_selector'), cpu, i32(VEC.SS), ss));
-      f.call(lib('set_segment'), cpu, i32(SS), ss, f.callValue(lib('mark_accessed'), cpu, ss, ssRaw));
-      for (const [index, value] of [[ES, es], [DS, ds], [FS, newFs], [GS, newGs]] as const) f.call(lib('load_task_segment'), cpu, i32(index), value);
-    });
+    f.if(
+      flags.and(FLAG.VM),
+      () => {
+        f.store('32', cpu, i32(3), CPU.cpl);
+        for (const [index, value] of [
+          [CS, cs],
+          [SS, ss],
+          [ES, es],
+          [DS, ds],
+          [FS, newFs],
+          [GS, newGs],
+        ] as const)
+          f.call(lib('set_real_segment'), cpu, i32(index), value);
+      },
+      () => {
+        const cpl = f.let(cs.and(3));
+        f.store('32', cpu, cpl, CPU.cpl);
+        for (const [index, value] of [
+          [SS, ss],
+          [ES, es],
+          [DS, ds],
+          [FS, newFs],
+          [GS, newGs],
+        ] as const)
+          f.call(lib('null_segment'), cpu, i32(index), value);
+        // CS.
+        const badCs = (): void => f.call(lib('raise_selector'), cpu, i32(VEC.TS), cs);
+        f.if(cs.and(0xfffc).eqz(), badCs);
+        const csRaw = f.callValue(lib('read_descriptor'), cpu, cs, i32(VEC.TS));
+        const csAttr = attrOf(f, csRaw);
+        f.if(csAttr.and(0x18).ne(0x18), badCs);
+        f.if(select(csAttr.and(ATTR.conforming), dplOf(csAttr).gtU(cpl), dplOf(csAttr).ne(cpl)), badCs);
+        f.if(csAttr.and(ATTR.p).eqz(), () => f.call(lib('raise_selector'), cpu, i32(VEC.NP), cs));
+        f.call(lib('set_code_segment'), cpu, cs, csRaw, cpl);
+        // SS.
+        const badSs = (): void => f.call(lib('raise_selector'), cpu, i32(VEC.TS), ss);
+        f.if(ss.and(0xfffc).eqz(), badSs);
+        const ssRaw = f.callValue(lib('read_descriptor'), cpu, ss, i32(VEC.TS));
+        const ssAttr = attrOf(f, ssRaw);
+        f.if(ss.and(3).ne(cpl).or(dplOf(ssAttr).ne(cpl)).or(ssAttr.and(0x1a).ne(0x12)), badSs);
+        f.if(ssAttr.and(ATTR.p).eqz(), () => f.call(lib('raise_selector'), cpu, i32(VEC.SS), ss));
+        f.call(lib('set_segment'), cpu, i32(SS), ss, f.callValue(lib('mark_accessed'), cpu, ss, ssRaw));
+        for (const [index, value] of [
+          [ES, es],
+          [DS, ds],
+          [FS, newFs],
+          [GS, newGs],
+        ] as const)
+          f.call(lib('load_task_segment'), cpu, i32(index), value);
+      },
+    );
     f.call(lib('update_mode'), cpu);
-    f.if(f.p(3), () => f.if(wide, () => f.call(lib('push32'), cpu, f.p(4)), () => f.call(lib('push16'), cpu, f.p(4))));
-    f.if(wide.eqz(), () => undefined, () => {
-      f.if(newEip.gtU(f.load('32', cpu, segField(CS, SEG.limit))), () => f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0)));
-    });
+    f.if(f.p(3), () =>
+      f.if(
+        wide,
+        () => f.call(lib('push32'), cpu, f.p(4)),
+        () => f.call(lib('push16'), cpu, f.p(4)),
+      ),
+    );
+    f.if(
+      wide.eqz(),
+      () => undefined,
+      () => {
+        f.if(newEip.gtU(f.load('32', cpu, segField(CS, SEG.limit))), () =>
+          f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0)),
+        );
+      },
+    );
     f.if(newTrap.and(1), () => {
       f.store('64', cpu, i64(0x8000), CPU.raiseInfo);
       f.call(lib('raise_trap'), cpu, i32(VEC.DB), i32(1));
@@ -420,7 +579,13 @@ export const farRoutines: readonly Routine[] = [
     const dpl = f.let(dplOf(attr));
     const fail = (): void => f.call(lib('raise_selector'), cpu, i32(VEC.TS), selector);
     f.if(attr.and(ATTR.s).eqz().or(attr.and(0xa).eq(8)), fail);
-    f.if(attr.and(0xc).ne(0xc).and(selector.and(3).gtU(dpl).or(cpl.gtU(dpl))), fail);
+    f.if(
+      attr
+        .and(0xc)
+        .ne(0xc)
+        .and(selector.and(3).gtU(dpl).or(cpl.gtU(dpl))),
+      fail,
+    );
     f.if(attr.and(ATTR.p).eqz(), () => f.call(lib('raise_selector'), cpu, i32(VEC.NP), selector));
     f.call(lib('set_segment'), cpu, f.p(1), selector, f.callValue(lib('mark_accessed'), cpu, selector, raw));
   }),

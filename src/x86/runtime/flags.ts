@@ -91,7 +91,13 @@ export const flagRoutines: readonly Routine[] = [
     const { kind, a, b, r } = lazy(f);
     f.if(kind.eqz(), () => f.return(r.wrap()));
     // AF: carry out of bit 3; undefined after logic, shifts and multiplication, and clear here.
-    const adjust = f.let(select(kind.eq(FLAGS.add).or(kind.eq(FLAGS.sub)), a.xor(b).xor(r), select(kind.eq(FLAGS.inc).or(kind.eq(FLAGS.dec)), a.xor(r).xor(1), r.and(0))));
+    const adjust = f.let(
+      select(
+        kind.eq(FLAGS.add).or(kind.eq(FLAGS.sub)),
+        a.xor(b).xor(r),
+        select(kind.eq(FLAGS.inc).or(kind.eq(FLAGS.dec)), a.xor(r).xor(1), r.and(0)),
+      ),
+    );
     const result = f.let(
       f
         .callValue(lib('carry_flag'), cpu)
@@ -142,7 +148,11 @@ export const flagRoutines: readonly Routine[] = [
   }),
   routine('cond_7', ['i32'], ['i32'], (f, lib) => {
     const cpu = f.p(0);
-    f.return(f.callValue(lib('zero_flag'), cpu).or(f.callValue(lib('sign_flag'), cpu).xor(f.callValue(lib('overflow_flag'), cpu))));
+    f.return(
+      f
+        .callValue(lib('zero_flag'), cpu)
+        .or(f.callValue(lib('sign_flag'), cpu).xor(f.callValue(lib('overflow_flag'), cpu))),
+    );
     f.unreachable();
   }),
 ];

@@ -11,7 +11,21 @@ import type { Library } from '../sem.ts';
 import { routine, type Routine } from './library.ts';
 
 /** Status word: exception flags, stack fault, error summary, condition codes, busy. */
-export const FSW = { IE: 1, DE: 2, ZE: 4, OE: 8, UE: 0x10, PE: 0x20, SF: 0x40, ES: 0x80, C0: 0x100, C1: 0x200, C2: 0x400, C3: 0x4000, B: 0x8000 } as const;
+export const FSW = {
+  IE: 1,
+  DE: 2,
+  ZE: 4,
+  OE: 8,
+  UE: 0x10,
+  PE: 0x20,
+  SF: 0x40,
+  ES: 0x80,
+  C0: 0x100,
+  C1: 0x200,
+  C2: 0x400,
+  C3: 0x4000,
+  B: 0x8000,
+} as const;
 
 const INTEGER_BIT = -(1n << 63n);
 const INDEFINITE_MANT = -(1n << 62n); // 0xC000...
@@ -23,7 +37,8 @@ const result = (f: FunctionBuilder, cpu: Val, mant: Val, se: Val): void => {
   f.store('32', cpu, se, CPU.wide + 8);
 };
 
-const flag = (f: FunctionBuilder, lib: Library, cpu: Val, bits: number | Val): void => f.call(lib('fpu_flag'), cpu, typeof bits === 'number' ? i32(bits) : bits);
+const flag = (f: FunctionBuilder, lib: Library, cpu: Val, bits: number | Val): void =>
+  f.call(lib('fpu_flag'), cpu, typeof bits === 'number' ? i32(bits) : bits);
 
 const indefinite = (f: FunctionBuilder, lib: Library, cpu: Val): void => {
   flag(f, lib, cpu, FSW.IE);
@@ -38,7 +53,15 @@ const isUnsupported = (mant: Val, se: Val): Val => se.and(0x7fff).ne(0).and(mant
 const isDenormal = (mant: Val, se: Val): Val => se.and(0x7fff).eqz().and(mant.ne(0));
 
 /** Handles NaN and unsupported operands of a two-operand instruction: returns from the routine when there is one. */
-function specialOperands(f: FunctionBuilder, lib: Library, cpu: Val, a: Val, ase: Val, b: Val, bse: Val): void {
+function specialOperands(
+  f: FunctionBuilder,
+  lib: Library,
+  cpu: Val,
+  a: Val,
+  ase: Val,
+  b: Val,
+  bse: Val,
+): void {
   f.if(isUnsupported(a, ase).or(isUnsupported(b, bse)), () => indefinite(f, lib, cpu));
   const aNan = f.let(isNan(a, ase));
   const bNan = f.let(isNan(b, bse));
@@ -77,14 +100,34 @@ export const fpuRoutines: readonly Routine[] = [
   /** Before a waiting instruction: a pending unmasked exception is reported now (CR0.NE). */
   routine('fpu_wait', ['i32'], [], (f, lib) => {
     const cpu = f.p(0);
-    f.if(f.load('32', cpu, CPU.fsw).and(FSW.ES).bool().and(f.load('32', cpu, CPU.cr0).and(CR0.NE).bool()), () => f.call(lib('raise'), cpu, i32(VEC.MF)));
+    f.if(
+      f
+        .load('32', cpu, CPU.fsw)
+        .and(FSW.ES)
+        .bool()
+        .and(f.load('32', cpu, CPU.cr0).and(CR0.NE).bool()),
+      () => f.call(lib('raise'), cpu, i32(VEC.MF)),
+    );
   }),
   /** Raises exception flags; an unmasked one sets the summary bits. CPU.floatFlags gathers those of one instruction. */
   routine('fpu_flag', ['i32', 'i32'], [], (f) => {
     const cpu = f.p(0);
     f.store('32', cpu, f.load('32', cpu, CPU.floatFlags).or(f.p(1)), CPU.floatFlags);
-    const unmasked = f.let(f.p(1).and(f.load('32', cpu, CPU.fcw).not()).and(0x3f));
-    f.store('32', cpu, f.load('32', cpu, CPU.fsw).or(f.p(1)).or(select(unmasked, i32(FSW.ES | FSW.B), i32(0))), CPU.fsw);
+    const unmasked = f.let(
+      f
+        .p(1)
+        .and(f.load('32', cpu, CPU.fcw).not())
+        .and(0x3f),
+    );
+    f.store(
+      '32',
+      cpu,
+      f
+        .load('32', cpu, CPU.fsw)
+        .or(f.p(1))
+        .or(select(unmasked, i32(FSW.ES | FSW.B), i32(0))),
+      CPU.fsw,
+    );
   }),
   /** Starts an instruction that is not a control instruction: pending exceptions, pointers, no flags yet, C1 clear. */
   routine('fpu_begin', ['i32', 'i32'], [], (f, lib) => {
@@ -99,7 +142,13 @@ export const fpuRoutines: readonly Routine[] = [
   /** Whether an unmasked invalid operation, denormal operand or division by zero leaves the destination alone. */
   routine('fpu_blocked', ['i32'], ['i32'], (f) => {
     const cpu = f.p(0);
-    f.return(f.load('32', cpu, CPU.floatFlags).and(f.load('32', cpu, CPU.fcw).not()).and(FSW.IE | FSW.DE | FSW.ZE).bool());
+    f.return(
+      f
+        .load('32', cpu, CPU.floatFlags)
+        .and(f.load('32', cpu, CPU.fcw).not())
+        .and(FSW.IE | FSW.DE | FSW.ZE)
+        .bool(),
+    );
     f.unreachable();
   }),
   /** ES and B follow flags and masks. */
@@ -117,7 +166,13 @@ export const fpuRoutines: readonly Routine[] = [
   }),
   routine('fpu_empty', ['i32', 'i32'], ['i32'], (f) => {
     const cpu = f.p(0);
-    f.return(f.load('32', cpu, CPU.ftw).shrU(f.load('32', cpu, CPU.ftop).add(f.p(1)).and(7)).and(1).xor(1));
+    f.return(
+      f
+        .load('32', cpu, CPU.ftw)
+        .shrU(f.load('32', cpu, CPU.ftop).add(f.p(1)).and(7))
+        .and(1)
+        .xor(1),
+    );
     f.unreachable();
   }),
   /** Whether the invalid-operation exception is masked. */
@@ -206,19 +261,36 @@ export const fpuRoutines: readonly Routine[] = [
     f.if(tiny.and(underflowMasked), () => {
       // Denormalize, then round again at the fixed position.
       const shift = f.let(i32(1).sub(exp.get).zext());
-      f.if(shift.geU(128), () => {
-        low.set(high.get.or(low.get).ne(0).zext());
-        high.set(0);
-      }, () => f.if(shift.geU(64), () => {
-        const s = f.let(shift.sub(64));
-        const lost = f.let(low.get.ne(0).or(select(s.eqz(), i64(0), high.get.shl(i64(64).sub(s))).ne(0)));
-        low.set(high.get.shrU(s).or(lost.zext()));
-        high.set(0);
-      }, () => f.if(shift.ne(0), () => {
-        const lost = f.let(low.get.shl(i64(64).sub(shift)).ne(0));
-        low.set(low.get.shrU(shift).or(high.get.shl(i64(64).sub(shift))).or(lost.zext()));
-        high.set(high.get.shrU(shift));
-      })));
+      f.if(
+        shift.geU(128),
+        () => {
+          low.set(high.get.or(low.get).ne(0).zext());
+          high.set(0);
+        },
+        () =>
+          f.if(
+            shift.geU(64),
+            () => {
+              const s = f.let(shift.sub(64));
+              const lost = f.let(
+                low.get.ne(0).or(select(s.eqz(), i64(0), high.get.shl(i64(64).sub(s))).ne(0)),
+              );
+              low.set(high.get.shrU(s).or(lost.zext()));
+              high.set(0);
+            },
+            () =>
+              f.if(shift.ne(0), () => {
+                const lost = f.let(low.get.shl(i64(64).sub(shift)).ne(0));
+                low.set(
+                  low.get
+                    .shrU(shift)
+                    .or(high.get.shl(i64(64).sub(shift)))
+                    .or(lost.zext()),
+                );
+                high.set(high.get.shrU(shift));
+              }),
+          ),
+      );
       round();
       f.if(inexact.get, () => flag(f, lib, cpu, f.let(i32(FSW.UE | FSW.PE).or(up.get.shl(9)))));
       // Rounding may have made it the smallest normal.
@@ -235,10 +307,20 @@ export const fpuRoutines: readonly Routine[] = [
       f.if(fcw.and(FSW.OE).bool(), () => {
         flag(f, lib, cpu, FSW.OE | FSW.PE);
         // To infinity, or to the largest value, by the direction.
-        const away = f.let(mode.eqz().or(mode.eq(1).and(sign)).or(mode.eq(2).and(sign.xor(1))));
+        const away = f.let(
+          mode
+            .eqz()
+            .or(mode.eq(1).and(sign))
+            .or(mode.eq(2).and(sign.xor(1))),
+        );
         f.if(away, () => f.store('32', cpu, f.load('32', cpu, CPU.fsw).or(FSW.C1), CPU.fsw));
         const most = f.let(i64(-1).shl(drop));
-        result(f, cpu, select(away, i64(INTEGER_BIT), most), f.let(select(away, i32(0x7fff), i32(0x7ffe)).or(sign.shl(15))));
+        result(
+          f,
+          cpu,
+          select(away, i64(INTEGER_BIT), most),
+          f.let(select(away, i32(0x7fff), i32(0x7ffe)).or(sign.shl(15))),
+        );
         f.return();
       });
       flag(f, lib, cpu, FSW.OE);
@@ -257,7 +339,15 @@ export const fpuRoutines: readonly Routine[] = [
   routine('fpu_pass', ['i32', 'i64', 'i32'], [], (f, lib) => {
     const cpu = f.p(0);
     const n = normalize(f, f.p(1), f.p(2));
-    f.call(lib('fpu_round'), cpu, signOf(f.p(2)), n.exp, n.mant, i64(0), f.callValue(lib('fpu_precision'), cpu));
+    f.call(
+      lib('fpu_round'),
+      cpu,
+      signOf(f.p(2)),
+      n.exp,
+      n.mant,
+      i64(0),
+      f.callValue(lib('fpu_precision'), cpu),
+    );
   }),
 
   routine('fpu_add', ['i32', 'i64', 'i32', 'i64', 'i32'], [], (f, lib) => {
@@ -302,19 +392,37 @@ export const fpuRoutines: readonly Routine[] = [
     const d = f.let(exp.sub(select(swap, na.exp, nb.exp)).zext());
     const sh = f.local('i64');
     const sl = f.local('i64');
-    f.if(d.eqz(), () => {
-      sh.set(small);
-      sl.set(0);
-    }, () => f.if(d.ltU(64), () => {
-      sh.set(small.shrU(d));
-      sl.set(small.shl(i64(64).sub(d)));
-    }, () => {
-      sh.set(0);
-      f.if(d.eq(64), () => sl.set(small), () => f.if(d.ltU(128), () => {
-        const s = f.let(d.sub(64));
-        sl.set(small.shrU(s).or(small.shl(i64(64).sub(s)).ne(0).zext()));
-      }, () => sl.set(1)));
-    }));
+    f.if(
+      d.eqz(),
+      () => {
+        sh.set(small);
+        sl.set(0);
+      },
+      () =>
+        f.if(
+          d.ltU(64),
+          () => {
+            sh.set(small.shrU(d));
+            sl.set(small.shl(i64(64).sub(d)));
+          },
+          () => {
+            sh.set(0);
+            f.if(
+              d.eq(64),
+              () => sl.set(small),
+              () =>
+                f.if(
+                  d.ltU(128),
+                  () => {
+                    const s = f.let(d.sub(64));
+                    sl.set(small.shrU(s).or(small.shl(i64(64).sub(s)).ne(0).zext()));
+                  },
+                  () => sl.set(1),
+                ),
+            );
+          },
+        ),
+    );
     const precision = f.callValue(lib('fpu_precision'), cpu);
     f.if(ase.xor(bse).and(0x8000), () => {
       const low = f.let(i64(0).sub(sl.get));
@@ -329,16 +437,31 @@ export const fpuRoutines: readonly Routine[] = [
         f.return();
       });
       const shift = f.let(high.clz());
-      f.if(shift.eqz(), () => f.call(lib('fpu_round'), cpu, sign, exp, high, low, precision), () =>
-        f.call(lib('fpu_round'), cpu, sign, exp.sub(shift.wrap()), high.shl(shift).or(low.shrU(i64(64).sub(shift))), low.shl(shift), precision),
+      f.if(
+        shift.eqz(),
+        () => f.call(lib('fpu_round'), cpu, sign, exp, high, low, precision),
+        () =>
+          f.call(
+            lib('fpu_round'),
+            cpu,
+            sign,
+            exp.sub(shift.wrap()),
+            high.shl(shift).or(low.shrU(i64(64).sub(shift))),
+            low.shl(shift),
+            precision,
+          ),
       );
       f.return();
     });
     const sum = f.let(big.add(sh.get));
-    f.if(sum.ltU(big), () => {
-      const lost = f.let(sum.shl(63).or(sl.get.shrU(1)).or(sl.get.and(1)));
-      f.call(lib('fpu_round'), cpu, sign, exp.add(1), sum.shrU(1).or(INTEGER_BIT), lost, precision);
-    }, () => f.call(lib('fpu_round'), cpu, sign, exp, sum, sl.get, precision));
+    f.if(
+      sum.ltU(big),
+      () => {
+        const lost = f.let(sum.shl(63).or(sl.get.shrU(1)).or(sl.get.and(1)));
+        f.call(lib('fpu_round'), cpu, sign, exp.add(1), sum.shrU(1).or(INTEGER_BIT), lost, precision);
+      },
+      () => f.call(lib('fpu_round'), cpu, sign, exp, sum, sl.get, precision),
+    );
   }),
 
   routine('fpu_mul', ['i32', 'i64', 'i32', 'i64', 'i32'], [], (f, lib) => {
@@ -366,8 +489,11 @@ export const fpuRoutines: readonly Routine[] = [
     const low = f.let(na.mant.mul(nb.mant));
     const exp = f.let(na.exp.add(nb.exp).sub(BIAS - 1));
     const precision = f.callValue(lib('fpu_precision'), cpu);
-    f.if(high.ltS(0), () => f.call(lib('fpu_round'), cpu, sign, exp, high, low, precision), () =>
-      f.call(lib('fpu_round'), cpu, sign, exp.sub(1), high.shl(1).or(low.shrU(63)), low.shl(1), precision),
+    f.if(
+      high.ltS(0),
+      () => f.call(lib('fpu_round'), cpu, sign, exp, high, low, precision),
+      () =>
+        f.call(lib('fpu_round'), cpu, sign, exp.sub(1), high.shl(1).or(low.shrU(63)), low.shl(1), precision),
     );
   }),
 
@@ -382,7 +508,9 @@ export const fpuRoutines: readonly Routine[] = [
     // 0/0 and inf/inf come before a denormal operand's exception.
     const aInf = f.let(isInf(a, ase));
     const bInf = f.let(isInf(b, bse));
-    f.if(aInf.and(bInf).or(a.eqz().and(ase.and(0x7fff).eqz()).and(b.eqz()).and(bse.and(0x7fff).eqz())), () => indefinite(f, lib, cpu));
+    f.if(aInf.and(bInf).or(a.eqz().and(ase.and(0x7fff).eqz()).and(b.eqz()).and(bse.and(0x7fff).eqz())), () =>
+      indefinite(f, lib, cpu),
+    );
     // Division by zero comes before a denormal dividend's exception.
     const bZero = f.let(b.eqz().and(bse.and(0x7fff).eqz()));
     f.if(bZero.and(ase.and(0x7fff).ne(0x7fff)).and(isUnsupported(a, ase).eqz()), () => {
@@ -402,7 +530,13 @@ export const fpuRoutines: readonly Routine[] = [
     const na = normalize(f, a, ase);
     const nb = normalize(f, b, bse);
     const less = f.let(na.mant.ltU(nb.mant));
-    const q = f.callValue(lib('div128_u'), cpu, select(less, na.mant, na.mant.shrU(1)), select(less, i64(0), na.mant.shl(63)), nb.mant);
+    const q = f.callValue(
+      lib('div128_u'),
+      cpu,
+      select(less, na.mant, na.mant.shrU(1)),
+      select(less, i64(0), na.mant.shl(63)),
+      nb.mant,
+    );
     const r = f.let(f.load('64', cpu, CPU.wide));
     const q2 = f.callValue(lib('div128_u'), cpu, r, i64(0), nb.mant);
     const sticky = f.let(f.load('64', cpu, CPU.wide).ne(0).zext());
@@ -450,7 +584,9 @@ export const fpuRoutines: readonly Routine[] = [
       // trial = root << 2 | 1.
       const trialHigh = f.let(root.get.shrU(62));
       const trialLow = f.let(root.get.shl(2).or(1));
-      const fits = f.let(remHigh.get.gtU(trialHigh).or(remHigh.get.eq(trialHigh).and(remLow.get.geU(trialLow))));
+      const fits = f.let(
+        remHigh.get.gtU(trialHigh).or(remHigh.get.eq(trialHigh).and(remLow.get.geU(trialLow))),
+      );
       f.if(fits, () => {
         remHigh.set(remHigh.get.sub(trialHigh).sub(remLow.get.ltU(trialLow).zext()));
         remLow.set(remLow.get.sub(trialLow));
@@ -462,7 +598,15 @@ export const fpuRoutines: readonly Routine[] = [
     // The remainder decides the rounding: above half when it is larger than the root.
     const above = f.let(remHigh.get.ne(0).or(remLow.get.gtU(root.get)));
     const some = f.let(remHigh.get.or(remLow.get).ne(0));
-    f.call(lib('fpu_round'), cpu, i32(0), exp, root.get, select(above, i64(INTEGER_BIT + 1n), some.zext()), f.callValue(lib('fpu_precision'), cpu));
+    f.call(
+      lib('fpu_round'),
+      cpu,
+      i32(0),
+      exp,
+      root.get,
+      select(above, i64(INTEGER_BIT + 1n), some.zext()),
+      f.callValue(lib('fpu_precision'), cpu),
+    );
   }),
 
   /** Widens a float of 32 or 64 bits; a denormal is #D, a signalling NaN stays one. */
@@ -486,7 +630,14 @@ export const fpuRoutines: readonly Routine[] = [
     const sign = f.let(value.shrU(63).wrap());
     const magnitude = f.let(select(sign, value.neg(), value));
     const shift = f.let(magnitude.clz());
-    result(f, cpu, magnitude.shl(shift), i32(BIAS + 63).sub(shift.wrap()).or(sign.shl(15)));
+    result(
+      f,
+      cpu,
+      magnitude.shl(shift),
+      i32(BIAS + 63)
+        .sub(shift.wrap())
+        .or(sign.shl(15)),
+    );
   }),
   /**
    * Rounds to an integer of `bits` (16, 32, 64) by mode `mode`; #IA and the integer indefinite when it does not fit. The
@@ -509,23 +660,36 @@ export const fpuRoutines: readonly Routine[] = [
     f.if(isUnsupported(mant, se).or(se.and(0x7fff).eq(0x7fff)).or(exp.geS(64)), invalid);
     const whole = f.local('i64');
     const fraction = f.local('i64');
-    f.if(exp.ltS(-1), () => {
-      whole.set(0);
-      fraction.set(1);
-    }, () => f.if(exp.eq(-1), () => {
-      whole.set(0);
-      fraction.set(mant);
-    }, () => {
-      const shift = f.let(i32(63).sub(exp).zext());
-      whole.set(mant.shrU(shift));
-      fraction.set(select(shift.eqz(), i64(0), mant.shl(i64(64).sub(shift))));
-    }));
+    f.if(
+      exp.ltS(-1),
+      () => {
+        whole.set(0);
+        fraction.set(1);
+      },
+      () =>
+        f.if(
+          exp.eq(-1),
+          () => {
+            whole.set(0);
+            fraction.set(mant);
+          },
+          () => {
+            const shift = f.let(i32(63).sub(exp).zext());
+            whole.set(mant.shrU(shift));
+            fraction.set(select(shift.eqz(), i64(0), mant.shl(i64(64).sub(shift))));
+          },
+        ),
+    );
     const inexact = f.let(fraction.get.ne(0));
     const half = f.let(fraction.get.shrU(63).wrap());
     const rest = f.let(fraction.get.shl(1).ne(0));
     const s = f.let(sign);
     const up = f.let(
-      select(mode.eqz(), half.and(rest.or(whole.get.and(1).wrap())), select(mode.eq(1), inexact.and(s), select(mode.eq(2), inexact.and(s.xor(1)), i32(0)))),
+      select(
+        mode.eqz(),
+        half.and(rest.or(whole.get.and(1).wrap())),
+        select(mode.eq(1), inexact.and(s), select(mode.eq(2), inexact.and(s.xor(1)), i32(0))),
+      ),
     );
     const value = f.let(whole.get.add(up.zext()));
     f.if(up.and(value.eqz()), invalid);
@@ -555,7 +719,15 @@ export const fpuRoutines: readonly Routine[] = [
     f.if(se.and(0x7fff).eq(0x7fff), () => {
       f.if(mant.shl(1).eqz(), () => f.return(pack(most, i64(0))));
       f.if(mant.and(1n << 62n).eqz(), () => flag(f, lib, cpu, FSW.IE));
-      f.return(pack(most, mant.or(1n << 62n).shl(1).shrU(i64(64).sub(fractionBits))));
+      f.return(
+        pack(
+          most,
+          mant
+            .or(1n << 62n)
+            .shl(1)
+            .shrU(i64(64).sub(fractionBits)),
+        ),
+      );
     });
     f.if(mant.eqz(), () => f.return(signBit));
     const n = normalize(f, mant, se);
@@ -573,7 +745,13 @@ export const fpuRoutines: readonly Routine[] = [
       const half = f.let(select(drop.gtU(64), i64(0), n.mant.shrU(drop.sub(1)).and(1)).wrap());
       const rest = f.let(select(drop.gtU(64), gone, gone.and(i64(1).shl(drop.sub(1)).sub(1))).ne(0));
       inexact.set(gone.ne(0));
-      up.set(select(mode.eqz(), half.and(rest.or(kept.and(1).wrap())), select(mode.eq(1), inexact.get.and(s), select(mode.eq(2), inexact.get.and(s.xor(1)), i32(0)))));
+      up.set(
+        select(
+          mode.eqz(),
+          half.and(rest.or(kept.and(1).wrap())),
+          select(mode.eq(1), inexact.get.and(s), select(mode.eq(2), inexact.get.and(s.xor(1)), i32(0))),
+        ),
+      );
       value.set(kept.add(up.get.zext()));
     };
     const normalDrop = f.let(i64(63).sub(fractionBits));
@@ -601,7 +779,12 @@ export const fpuRoutines: readonly Routine[] = [
         f.return(i64(0));
       });
       flag(f, lib, cpu, FSW.OE | FSW.PE);
-      const away = f.let(mode.eqz().or(mode.eq(1).and(s)).or(mode.eq(2).and(s.xor(1))));
+      const away = f.let(
+        mode
+          .eqz()
+          .or(mode.eq(1).and(s))
+          .or(mode.eq(2).and(s.xor(1))),
+      );
       f.if(away, () => f.store('32', cpu, f.load('32', cpu, CPU.fsw).or(FSW.C1), CPU.fsw));
       f.return(select(away, pack(most, i64(0)), pack(most.sub(1), hidden.sub(1))));
     });
@@ -655,12 +838,22 @@ export const fpuRoutines: readonly Routine[] = [
       const register = f.let(cpu.add(CPU.st + n * 16));
       const mant = f.let(f.load('64', register));
       const exp = f.let(f.load('16u', register, 8).and(0x7fff));
-      const kind = select(mant.eqz().and(exp.eqz()), i32(1), select(exp.eqz().or(exp.eq(0x7fff)).or(mant.geS(0)), i32(2), i32(0)));
+      const kind = select(
+        mant.eqz().and(exp.eqz()),
+        i32(1),
+        select(exp.eqz().or(exp.eq(0x7fff)).or(mant.geS(0)), i32(2), i32(0)),
+      );
       const full = select(f.load('32', cpu, CPU.ftw).shrU(n).and(1), kind, i32(3));
       tags.set(tags.get.or(full.shl(n * 2)));
     }
     // AMD shows the pointers only while an exception is pending.
-    const hidden = f.let(f.load('32', cpu, CPU.fsw).and(FSW.ES).eqz().and(f.load('32', cpu, CPU.vendor).eqz()));
+    const hidden = f.let(
+      f
+        .load('32', cpu, CPU.fsw)
+        .and(FSW.ES)
+        .eqz()
+        .and(f.load('32', cpu, CPU.vendor).eqz()),
+    );
     const shown = (field: number): Val => f.let(select(hidden, i32(0), f.load('32', cpu, field)));
     const fip = shown(CPU.fip);
     const fdp = shown(CPU.fdp);
@@ -668,37 +861,45 @@ export const fpuRoutines: readonly Routine[] = [
     const real = f.callValue(lib('in_protected_mode'), cpu).eqz();
     const isReal = f.let(real);
     const wordOf = (real16: Val, protectedValue: Val): Val => select(isReal, real16, protectedValue);
-    f.if(narrow, () => {
-      const values = [
-        f.load('32', cpu, CPU.fcw),
-        fsw,
-        tags.get,
-        fip,
-        wordOf(fip.shrU(4).and(0xf000).or(fop), i32(0)),
-        fdp,
-        wordOf(fdp.shrU(4).and(0xf000), i32(0)),
-      ];
-      for (const [k, value] of values.entries()) f.call(lib('st16'), cpu, at.add(k * 2), value);
-    }, () => {
-      const high = 0xffff0000 | 0;
-      const values = [
-        f.load('32', cpu, CPU.fcw).or(high),
-        fsw.or(high),
-        tags.get.or(high),
-        wordOf(fip.and(0xffff), fip),
-        wordOf(fip.shrU(4).and(0x0ffff000).or(fop), fop.shl(16)),
-        wordOf(fdp.and(0xffff), fdp),
-        wordOf(fdp.shrU(4).and(0x0ffff000), i32(high)),
-      ];
-      for (const [k, value] of values.entries()) f.call(lib('st32'), cpu, at.add(k * 4), value);
-    });
+    f.if(
+      narrow,
+      () => {
+        const values = [
+          f.load('32', cpu, CPU.fcw),
+          fsw,
+          tags.get,
+          fip,
+          wordOf(fip.shrU(4).and(0xf000).or(fop), i32(0)),
+          fdp,
+          wordOf(fdp.shrU(4).and(0xf000), i32(0)),
+        ];
+        for (const [k, value] of values.entries()) f.call(lib('st16'), cpu, at.add(k * 2), value);
+      },
+      () => {
+        const high = 0xffff0000 | 0;
+        const values = [
+          f.load('32', cpu, CPU.fcw).or(high),
+          fsw.or(high),
+          tags.get.or(high),
+          wordOf(fip.and(0xffff), fip),
+          wordOf(fip.shrU(4).and(0x0ffff000).or(fop), fop.shl(16)),
+          wordOf(fdp.and(0xffff), fdp),
+          wordOf(fdp.shrU(4).and(0x0ffff000), i32(high)),
+        ];
+        for (const [k, value] of values.entries()) f.call(lib('st32'), cpu, at.add(k * 4), value);
+      },
+    );
   }),
   routine('fpu_load_environment', ['i32', 'i64', 'i32'], [], (f, lib) => {
     const cpu = f.p(0);
     const at = f.p(1);
     const narrow = f.let(f.p(2).eq(2));
     const word = (k: number): Val =>
-      f.ifValue(narrow, () => f.callValue(lib('ld16'), cpu, at.add(k * 2)), () => f.callValue(lib('ld32'), cpu, at.add(k * 4)));
+      f.ifValue(
+        narrow,
+        () => f.callValue(lib('ld16'), cpu, at.add(k * 2)),
+        () => f.callValue(lib('ld32'), cpu, at.add(k * 4)),
+      );
     const values = [0, 1, 2, 3, 4, 5, 6].map(word) as [Val, Val, Val, Val, Val, Val, Val];
     const isReal = f.let(f.callValue(lib('in_protected_mode'), cpu).eqz());
     const [fcw, fsw, tags, fip, fop, fdp, fds] = values;
@@ -706,15 +907,33 @@ export const fpuRoutines: readonly Routine[] = [
     f.store('32', cpu, fsw.and(0x477f), CPU.fsw);
     f.store('32', cpu, fsw.shrU(11).and(7), CPU.ftop);
     const valid = f.local('i32', 0);
-    for (let n = 0; n < 8; n++) valid.set(valid.get.or(tags.shrU(n * 2).and(3).ne(3).shl(n)));
+    for (let n = 0; n < 8; n++)
+      valid.set(
+        valid.get.or(
+          tags
+            .shrU(n * 2)
+            .and(3)
+            .ne(3)
+            .shl(n),
+        ),
+      );
     f.store('32', cpu, valid.get, CPU.ftw);
     const wideReal = f.let(isReal.and(narrow.eqz()));
     const narrowReal = f.let(isReal.and(narrow));
     const pointer = (low: Val, upper: Val): Val =>
-      select(wideReal, low.and(0xffff).or(upper.and(0x0ffff000).shl(4)), select(narrowReal, low.or(upper.and(0xf000).shl(4)), low)).zext();
+      select(
+        wideReal,
+        low.and(0xffff).or(upper.and(0x0ffff000).shl(4)),
+        select(narrowReal, low.or(upper.and(0xf000).shl(4)), low),
+      ).zext();
     f.store('64', cpu, pointer(fip, fop), CPU.fip);
     f.store('64', cpu, pointer(fdp, fds), CPU.fdp);
-    f.store('32', cpu, select(isReal, fop.and(0x7ff), select(narrow, i32(0), fop.shrU(16).and(0x7ff))), CPU.fop);
+    f.store(
+      '32',
+      cpu,
+      select(isReal, fop.and(0x7ff), select(narrow, i32(0), fop.shrU(16).and(0x7ff))),
+      CPU.fop,
+    );
     f.call(lib('fpu_summary'), cpu);
   }),
   /** FSCALE: a * 2^trunc(b). */
@@ -732,7 +951,11 @@ export const fpuRoutines: readonly Routine[] = [
     specialOperands(f, lib, cpu, a, ase, b, bse);
     f.if(bInf, () => {
       const sign = f.let(ase.and(0x8000));
-      f.if(negative, () => result(f, cpu, i64(0), sign), () => result(f, cpu, i64(INTEGER_BIT), sign.or(0x7fff)));
+      f.if(
+        negative,
+        () => result(f, cpu, i64(0), sign),
+        () => result(f, cpu, i64(INTEGER_BIT), sign.or(0x7fff)),
+      );
       f.return();
     });
     f.if(aInf.or(aZero), () => {
@@ -742,7 +965,11 @@ export const fpuRoutines: readonly Routine[] = [
     const exp = f.let(bse.and(0x7fff).sub(BIAS));
     // Beyond 2^16 the result overflows or underflows whatever a is.
     const amount = f.local('i32', 0);
-    f.if(exp.geS(16), () => amount.set(0x10000), () => f.if(exp.geS(0), () => amount.set(b.shrU(i32(63).sub(exp).zext()).wrap())));
+    f.if(
+      exp.geS(16),
+      () => amount.set(0x10000),
+      () => f.if(exp.geS(0), () => amount.set(b.shrU(i32(63).sub(exp).zext()).wrap())),
+    );
     f.if(negative, () => amount.set(amount.get.neg()));
     const n = normalize(f, a, ase);
     f.call(lib('fpu_round'), cpu, signOf(ase), n.exp.add(amount.get), n.mant, i64(0), i32(64));
@@ -758,7 +985,8 @@ export const fpuRoutines: readonly Routine[] = [
     const b = f.p(3);
     const bse = f.p(4);
     const codes = FSW.C0 | FSW.C1 | FSW.C2 | FSW.C3;
-    const clear = (which: number): void => f.store('32', cpu, f.load('32', cpu, CPU.fsw).and(~which), CPU.fsw);
+    const clear = (which: number): void =>
+      f.store('32', cpu, f.load('32', cpu, CPU.fsw).and(~which), CPU.fsw);
     // An invalid operation leaves C0 and C3.
     clear(FSW.C1 | FSW.C2);
     const aInf = f.let(isInf(a, ase));
@@ -805,7 +1033,15 @@ export const fpuRoutines: readonly Routine[] = [
         f.return();
       });
       const left = f.let(rem.get.clz());
-      f.call(lib('fpu_round'), cpu, sign.get, na.exp.sub(steps).sub(left.wrap()), rem.get.shl(left), i64(0), i32(64));
+      f.call(
+        lib('fpu_round'),
+        cpu,
+        sign.get,
+        na.exp.sub(steps).sub(left.wrap()),
+        rem.get.shl(left),
+        i64(0),
+        i32(64),
+      );
       f.return();
     });
     const exp = f.local('i32', nb.exp);
@@ -815,23 +1051,33 @@ export const fpuRoutines: readonly Routine[] = [
       const below = f.let(steps.ltS(0));
       const twiceCarry = f.let(select(below, i32(0), rem.get.shrU(63).wrap()));
       const twice = f.let(select(below, rem.get, rem.get.shl(1)));
-      const more = f.let(twiceCarry.or(twice.gtU(nb.mant)).or(twice.eq(nb.mant).and(quotient.get.and(1).wrap())));
+      const more = f.let(
+        twiceCarry.or(twice.gtU(nb.mant)).or(twice.eq(nb.mant).and(quotient.get.and(1).wrap())),
+      );
       f.if(more, () => {
         quotient.set(quotient.get.add(1));
         sign.set(sign.get.xor(1));
         // divisor - remainder, at the divisor's exponent; below: the remainder has half its weight.
-        f.if(below, () => {
-          // 2 * divisor - remainder at exponent - 1 may need 65 bits: only when the remainder exceeds half, so it does not.
-          rem.set(nb.mant.shl(1).sub(rem.get));
-        }, () => rem.set(nb.mant.sub(rem.get)));
+        f.if(
+          below,
+          () => {
+            // 2 * divisor - remainder at exponent - 1 may need 65 bits: only when the remainder exceeds half, so it does not.
+            rem.set(nb.mant.shl(1).sub(rem.get));
+          },
+          () => rem.set(nb.mant.sub(rem.get)),
+        );
       });
     });
     const q = f.let(quotient.get.wrap());
     const bits = f.let(q.shrU(2).and(1).shl(8).or(q.shrU(1).and(1).shl(14)).or(q.and(1).shl(9)));
-    f.if(rem.get.eqz(), () => result(f, cpu, i64(0), signOf(ase).shl(15)), () => {
-      const left = f.let(rem.get.clz());
-      f.call(lib('fpu_round'), cpu, sign.get, exp.get.sub(left.wrap()), rem.get.shl(left), i64(0), i32(64));
-    });
+    f.if(
+      rem.get.eqz(),
+      () => result(f, cpu, i64(0), signOf(ase).shl(15)),
+      () => {
+        const left = f.let(rem.get.clz());
+        f.call(lib('fpu_round'), cpu, sign.get, exp.get.sub(left.wrap()), rem.get.shl(left), i64(0), i32(64));
+      },
+    );
     f.store('32', cpu, f.load('32', cpu, CPU.fsw).and(~codes).or(bits), CPU.fsw);
   }),
   /** FRNDINT: rounds to an integral value. */
@@ -860,7 +1106,11 @@ export const fpuRoutines: readonly Routine[] = [
     const inexact = f.let(fraction.ne(0));
     const half = f.let(fraction.shrU(63).wrap());
     const up = f.let(
-      select(mode.eqz(), half.and(fraction.shl(1).ne(0).or(whole.and(1).wrap())), select(mode.eq(1), inexact.and(s), select(mode.eq(2), inexact.and(s.xor(1)), i32(0)))),
+      select(
+        mode.eqz(),
+        half.and(fraction.shl(1).ne(0).or(whole.and(1).wrap())),
+        select(mode.eq(1), inexact.and(s), select(mode.eq(2), inexact.and(s.xor(1)), i32(0))),
+      ),
     );
     const value = f.let(whole.add(up.zext()));
     f.store('32', cpu, f.load('32', cpu, CPU.fsw).and(~FSW.C1), CPU.fsw);
@@ -870,11 +1120,27 @@ export const fpuRoutines: readonly Routine[] = [
       f.return();
     });
     const left = f.let(value.clz());
-    result(f, cpu, value.shl(left), i32(BIAS + 63).sub(left.wrap()).or(s.shl(15)));
+    result(
+      f,
+      cpu,
+      value.shl(left),
+      i32(BIAS + 63)
+        .sub(left.wrap())
+        .or(s.shl(15)),
+    );
   }),
 ];
 
-function widen(f: FunctionBuilder, lib: Library, cpu: Val, signBit: Val, exponent: Val, fractionTop: Val, most: number, bias: number): void {
+function widen(
+  f: FunctionBuilder,
+  lib: Library,
+  cpu: Val,
+  signBit: Val,
+  exponent: Val,
+  fractionTop: Val,
+  most: number,
+  bias: number,
+): void {
   const sign = f.let(signBit.shl(15));
   const exp = f.let(exponent);
   const fraction = f.let(fractionTop.shrU(1));
@@ -889,7 +1155,14 @@ function widen(f: FunctionBuilder, lib: Library, cpu: Val, signBit: Val, exponen
     });
     flag(f, lib, cpu, FSW.DE);
     const shift = f.let(fraction.clz());
-    result(f, cpu, fraction.shl(shift), i32(BIAS - bias + 1).sub(shift.wrap()).or(sign));
+    result(
+      f,
+      cpu,
+      fraction.shl(shift),
+      i32(BIAS - bias + 1)
+        .sub(shift.wrap())
+        .or(sign),
+    );
     f.return();
   });
   result(f, cpu, fraction.or(INTEGER_BIT), exp.add(BIAS - bias).or(sign));

@@ -127,7 +127,11 @@ export const integerRoutines: readonly Routine[] = [
     const bytes = f.p(3);
     const shift = f.let(bytes.ctz().add(3).zext());
     const cells = f.let(f.p(2).shrS(shift).shl(bytes.ctz().zext()));
-    const offset = f.callValue(lib('cut_address'), f.callValue(lib('effective'), cpu, record).add(cells), f.load('8u', record, REC.addressSize));
+    const offset = f.callValue(
+      lib('cut_address'),
+      f.callValue(lib('effective'), cpu, record).add(cells),
+      f.load('8u', record, REC.addressSize),
+    );
     f.return(f.callValue(lib('string_linear'), cpu, record, offset, bytes, f.p(4)));
     f.unreachable();
   }),
@@ -148,19 +152,32 @@ export const integerRoutines: readonly Routine[] = [
   routine('string_linear', ['i32', 'i32', 'i64', 'i32', 'i32'], ['i64'], (f, lib) => {
     const cpu = f.p(0);
     const record = f.p(1);
-    f.if(f.callValue(lib('in_long_mode'), cpu), () => f.return(f.p(2).add(f.load('64', cpu.add(f.load('16u', record, REC.segBase))))));
-    f.return(f.callValue(lib('segment_linear'), cpu, f.load('8u', record, REC.segment), f.p(2), f.p(3), f.p(4)));
+    f.if(f.callValue(lib('in_long_mode'), cpu), () =>
+      f.return(f.p(2).add(f.load('64', cpu.add(f.load('16u', record, REC.segBase))))),
+    );
+    f.return(
+      f.callValue(lib('segment_linear'), cpu, f.load('8u', record, REC.segment), f.p(2), f.p(3), f.p(4)),
+    );
     f.unreachable();
   }),
   /** #GP(0) when a near branch to `target` would fault. */
   routine('check_target', ['i32', 'i64', 'i32'], [], (f, lib) => {
     const cpu = f.p(0);
     f.if(f.callValue(lib('in_long_mode'), cpu), () => {
-      f.if(f.callValue(lib('canonical'), cpu, f.p(1)).eqz(), () => f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0)));
+      f.if(f.callValue(lib('canonical'), cpu, f.p(1)).eqz(), () =>
+        f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0)),
+      );
       f.return();
     });
-    const target = f.let(f.p(1).wrap().and(select(f.p(2).eq(2), i32(0xffff), i32(-1))));
-    f.if(target.gtU(f.load('32', cpu, segField(CS, SEG.limit))), () => f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0)));
+    const target = f.let(
+      f
+        .p(1)
+        .wrap()
+        .and(select(f.p(2).eq(2), i32(0xffff), i32(-1))),
+    );
+    f.if(target.gtU(f.load('32', cpu, segField(CS, SEG.limit))), () =>
+      f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0)),
+    );
   }),
   routine('enter', ['i32', 'i32', 'i32', 'i32'], [], (f, lib) => {
     const cpu = f.p(0);
@@ -172,8 +189,15 @@ export const integerRoutines: readonly Routine[] = [
     const put = (value: Val): void => {
       at.set(f.callValue(lib('stack_pointer'), cpu, at.get.sub(size.zext())));
       const address = f.callValue(lib('stack_linear'), cpu, at.get, size, i32(1));
-      f.if(size.eq(8), () => f.call(lib('st64'), cpu, address, value), () =>
-        f.if(size.eq(4), () => f.call(lib('st32'), cpu, address, value.wrap()), () => f.call(lib('st16'), cpu, address, value.wrap())),
+      f.if(
+        size.eq(8),
+        () => f.call(lib('st64'), cpu, address, value),
+        () =>
+          f.if(
+            size.eq(4),
+            () => f.call(lib('st32'), cpu, address, value.wrap()),
+            () => f.call(lib('st16'), cpu, address, value.wrap()),
+          ),
       );
     };
     put(rbp);
@@ -185,10 +209,23 @@ export const integerRoutines: readonly Routine[] = [
         () => n.get.ltU(level),
         () => {
           from.set(from.get.sub(size.zext()));
-          const address = f.callValue(lib('stack_linear'), cpu, f.callValue(lib('stack_pointer'), cpu, from.get), size, i32(0));
+          const address = f.callValue(
+            lib('stack_linear'),
+            cpu,
+            f.callValue(lib('stack_pointer'), cpu, from.get),
+            size,
+            i32(0),
+          );
           const value = f.local('i64');
-          f.if(size.eq(8), () => value.set(f.callValue(lib('ld64'), cpu, address)), () =>
-            f.if(size.eq(4), () => value.set(f.callValue(lib('ld32'), cpu, address).zext()), () => value.set(f.callValue(lib('ld16'), cpu, address).zext())),
+          f.if(
+            size.eq(8),
+            () => value.set(f.callValue(lib('ld64'), cpu, address)),
+            () =>
+              f.if(
+                size.eq(4),
+                () => value.set(f.callValue(lib('ld32'), cpu, address).zext()),
+                () => value.set(f.callValue(lib('ld16'), cpu, address).zext()),
+              ),
           );
           put(value.get);
           n.set(n.get.add(1));
@@ -219,7 +256,9 @@ export const integerRoutines: readonly Routine[] = [
   routine('flags_image', ['i32', 'i32', 'i32'], ['i32'], (f) => {
     const cpu = f.p(0);
     const flags = f.p(1);
-    const virtual = f.let(f.load('32', cpu, CPU.eflags).and(FLAG.VM).bool().and(flags.and(FLAG.IOPL).ne(FLAG.IOPL)));
+    const virtual = f.let(
+      f.load('32', cpu, CPU.eflags).and(FLAG.VM).bool().and(flags.and(FLAG.IOPL).ne(FLAG.IOPL)),
+    );
     f.if(virtual, () => f.return(flags.and(~FLAG.IF).or(flags.and(FLAG.VIF).shrU(10)).or(FLAG.IOPL)));
     f.return(flags);
     f.unreachable();
@@ -233,20 +272,42 @@ export const integerRoutines: readonly Routine[] = [
     const cpl = f.let(f.load('32', cpu, CPU.cpl));
     const iopl = f.let(eflags.shrU(12).and(3));
     const mask = f.local('i32', FLAG.TF | FLAG.DF | FLAG.NT | FLAG.AC | FLAG.ID);
-    f.if(eflags.and(FLAG.VM).bool().and(iopl.ne(3)), () => {
-      // VME, 16-bit operand: IF goes to VIF; TF, or IF while VIP waits, faults.
-      f.if(value.and(FLAG.TF).bool().or(value.and(FLAG.IF).bool().and(eflags.and(FLAG.VIP).bool())), () =>
-        f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0)),
-      );
-      f.store('32', cpu, f.load('32', cpu, CPU.eflags).and(~FLAG.VIF).or(value.and(FLAG.IF).shl(10)), CPU.eflags);
-    }, () => {
-      f.if(cpl.leU(iopl), () => mask.set(mask.get.or(FLAG.IF)));
-      f.if(cpl.eqz(), () => mask.set(mask.get.or(FLAG.IOPL)));
-    });
+    f.if(
+      eflags.and(FLAG.VM).bool().and(iopl.ne(3)),
+      () => {
+        // VME, 16-bit operand: IF goes to VIF; TF, or IF while VIP waits, faults.
+        f.if(
+          value
+            .and(FLAG.TF)
+            .bool()
+            .or(value.and(FLAG.IF).bool().and(eflags.and(FLAG.VIP).bool())),
+          () => f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0)),
+        );
+        f.store(
+          '32',
+          cpu,
+          f.load('32', cpu, CPU.eflags).and(~FLAG.VIF).or(value.and(FLAG.IF).shl(10)),
+          CPU.eflags,
+        );
+      },
+      () => {
+        f.if(cpl.leU(iopl), () => mask.set(mask.get.or(FLAG.IF)));
+        f.if(cpl.eqz(), () => mask.set(mask.get.or(FLAG.IOPL)));
+      },
+    );
     f.if(size.eq(2), () => mask.set(mask.get.and(0xffff)));
     // POPF clears RF (set by nothing that it loads) and keeps VM, VIF, VIP.
     const now = f.let(f.load('32', cpu, CPU.eflags));
-    f.store('32', cpu, now.and(mask.get.not()).or(value.and(mask.get)).and(~(FLAG.RF | 0x8d5)).or(2), CPU.eflags);
+    f.store(
+      '32',
+      cpu,
+      now
+        .and(mask.get.not())
+        .or(value.and(mask.get))
+        .and(~(FLAG.RF | 0x8d5))
+        .or(2),
+      CPU.eflags,
+    );
     f.store('32', cpu, i32(0), CPU.flagKind);
     f.store('64', cpu, value.and(0x8d5).zext(), CPU.flagR);
   }),
@@ -272,14 +333,18 @@ export const integerRoutines: readonly Routine[] = [
     const allowed = f.let(cpl.leU(eflags.shrU(12).and(3)));
     f.if(allowed, () => {
       // Interrupts stay shut for one more instruction, when they were.
-      f.if(eflags.and(FLAG.IF).eqz(), () => f.store('32', cpu, f.load('32', cpu, CPU.shadow).or(SHADOW.sti), CPU.shadow));
+      f.if(eflags.and(FLAG.IF).eqz(), () =>
+        f.store('32', cpu, f.load('32', cpu, CPU.shadow).or(SHADOW.sti), CPU.shadow),
+      );
       f.store('32', cpu, eflags.or(FLAG.IF), CPU.eflags);
       f.return();
     });
     const cr4 = f.let(f.load('32', cpu, CPU.cr4));
     const vm = f.let(eflags.and(FLAG.VM).bool());
     const virtual = f.let(select(vm, cr4.and(CR4.VME), cr4.and(CR4.PVI)).bool().and(cpl.eq(3)));
-    f.if(virtual.eqz().or(eflags.and(FLAG.VIP).bool()), () => f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0)));
+    f.if(virtual.eqz().or(eflags.and(FLAG.VIP).bool()), () =>
+      f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0)),
+    );
     f.store('32', cpu, eflags.or(FLAG.VIF), CPU.eflags);
   }),
 ];

@@ -21,7 +21,11 @@ export function routine(
 }
 
 /** Declares all routines in the module; `define` then writes their bodies, so that they may call each other. */
-export function declareRoutines(module: ModuleBuilder, routines: readonly Routine[], imports: ReadonlyMap<string, FunctionRef>): { lib: Library; define: () => void } {
+export function declareRoutines(
+  module: ModuleBuilder,
+  routines: readonly Routine[],
+  imports: ReadonlyMap<string, FunctionRef>,
+): { lib: Library; define: () => void } {
   const refs = new Map<string, FunctionRef>(imports);
   const declared = routines.map((entry) => {
     if (refs.has(entry.name)) throw new Error(`library routine ${entry.name} exists twice`);

@@ -1,5 +1,21 @@
 /** Data accesses out of line: the fast path as a function, and what follows when it misses. */
-import { CPU, EXIT, FLAG, PAGEFLAG, ENGINE, RAISE, REC, RECFLAG, SEG, SS, TLB, VEC, segField, ES, CS } from '../layout.ts';
+import {
+  CPU,
+  EXIT,
+  FLAG,
+  PAGEFLAG,
+  ENGINE,
+  RAISE,
+  REC,
+  RECFLAG,
+  SEG,
+  SS,
+  TLB,
+  VEC,
+  segField,
+  ES,
+  CS,
+} from '../layout.ts';
 import { CR0, EFER } from '../registers.ts';
 import type { FunctionBuilder, FunctionRef, TagRef } from '../wasm/function.ts';
 import { i32, i64, select, type Val } from '../wasm/value.ts';
@@ -12,12 +28,25 @@ const STORE = { 1: '8', 2: '16', 4: '32', 8: '64' } as const;
 
 /** Which TLB array accesses of the current privilege use (0 user, 1 supervisor, 2 supervisor with AC). */
 function currentArray(f: FunctionBuilder, cpu: Val): Val {
-  return f.let(f.load('32', cpu, CPU.tlbReal).sub(f.load('32', cpu, CPU.tlbArea)).divU(TLB.arrayBytes));
+  return f.let(
+    f
+      .load('32', cpu, CPU.tlbReal)
+      .sub(f.load('32', cpu, CPU.tlbArea))
+      .divU(TLB.arrayBytes),
+  );
 }
 
 /** Address of the entry of `va` in the TLB at `base`. */
 export function tlbEntry(f: FunctionBuilder, base: Val, va: Val): Val {
-  return f.let(base.add(va.shrU(12).wrap().and(TLB.entries - 1).shl(TLB.entryShift)));
+  return f.let(
+    base.add(
+      va
+        .shrU(12)
+        .wrap()
+        .and(TLB.entries - 1)
+        .shl(TLB.entryShift),
+    ),
+  );
 }
 
 /** Page compare of the inlined fast path: one compare for presence, right, context and page crossing. */
@@ -106,7 +135,11 @@ export function memoryRoutines(codeChanged: FunctionRef, watchHit: FunctionRef):
       const base = f.let(f.load('32', engine, ENGINE.framesBase));
       const first = f.let(host.sub(base).shrU(6));
       const last = f.let(host.add(f.p(2)).sub(1).sub(base).shrU(6));
-      const bit = (line: Val): Val => f.load('8u', bitmap.add(line.shrU(3))).shrU(line.and(7)).and(1);
+      const bit = (line: Val): Val =>
+        f
+          .load('8u', bitmap.add(line.shrU(3)))
+          .shrU(line.and(7))
+          .and(1);
       f.if(bit(first).or(bit(last)), () => f.call(codeChanged, host, f.p(2)));
     }),
   );
@@ -117,21 +150,39 @@ export function memoryRoutines(codeChanged: FunctionRef, watchHit: FunctionRef):
       const cpu = f.p(0);
       const va = f.p(1);
       const bytes = f.p(2);
-      f.if(f.callValue(lib('canonical'), cpu, va).eqz().or(f.callValue(lib('canonical'), cpu, va.add(bytes.zext()).sub(1)).eqz()), () => {
-        // #SS for stack references, #GP for the others: the record says which segment the operand used.
-        const record = f.let(f.load('32', cpu, CPU.record));
-        const stack = f.let(record.bool().and(f.load('8u', record, REC.segment).eq(SS)));
-        f.call(lib('raise_error'), cpu, select(stack, i32(VEC.SS), i32(VEC.GP)), i32(0));
-      });
+      f.if(
+        f
+          .callValue(lib('canonical'), cpu, va)
+          .eqz()
+          .or(f.callValue(lib('canonical'), cpu, va.add(bytes.zext()).sub(1)).eqz()),
+        () => {
+          // #SS for stack references, #GP for the others: the record says which segment the operand used.
+          const record = f.let(f.load('32', cpu, CPU.record));
+          const stack = f.let(record.bool().and(f.load('8u', record, REC.segment).eq(SS)));
+          f.call(lib('raise_error'), cpu, select(stack, i32(VEC.SS), i32(VEC.GP)), i32(0));
+        },
+      );
       f.if(f.load('32', cpu, CPU.eflags).and(FLAG.AC), () => {
-        const check = f.let(f.load('32', cpu, CPU.cr0).and(CR0.AM).bool().and(f.load('32', cpu, CPU.cpl).eq(3)));
+        const check = f.let(
+          f
+            .load('32', cpu, CPU.cr0)
+            .and(CR0.AM)
+            .bool()
+            .and(f.load('32', cpu, CPU.cpl).eq(3)),
+        );
         const alignment = f.let(select(bytes.gtU(8), i32(8), bytes));
-        f.if(check.and(va.wrap().and(alignment.sub(1)).bool()), () => f.call(lib('raise_error'), cpu, i32(VEC.AC), i32(0)));
+        f.if(check.and(va.wrap().and(alignment.sub(1)).bool()), () =>
+          f.call(lib('raise_error'), cpu, i32(VEC.AC), i32(0)),
+        );
       });
     }),
   );
 
-  const defineAccess = (suffix: string, array: (f: FunctionBuilder, cpu: Val) => Val, system: boolean): void => {
+  const defineAccess = (
+    suffix: string,
+    array: (f: FunctionBuilder, cpu: Val) => Val,
+    system: boolean,
+  ): void => {
     list.push(
       routine(`load_slow${suffix}`, ['i32', 'i64', 'i32'], ['i64'], (f, lib) => {
         const cpu = f.p(0);
@@ -146,10 +197,20 @@ export function memoryRoutines(codeChanged: FunctionRef, watchHit: FunctionRef):
             () => {
               f.call(lib('observe'), cpu, address, host, size, i32(0));
               const result = f.local('i64');
-              f.if(size.eq(8), () => result.set(f.load('64', host)), () =>
-                f.if(size.eq(4), () => result.set(f.load('32u', host, 0, 'i64')), () =>
-                  f.if(size.eq(2), () => result.set(f.load('16u', host, 0, 'i64')), () => result.set(f.load('8u', host, 0, 'i64'))),
-                ),
+              f.if(
+                size.eq(8),
+                () => result.set(f.load('64', host)),
+                () =>
+                  f.if(
+                    size.eq(4),
+                    () => result.set(f.load('32u', host, 0, 'i64')),
+                    () =>
+                      f.if(
+                        size.eq(2),
+                        () => result.set(f.load('16u', host, 0, 'i64')),
+                        () => result.set(f.load('8u', host, 0, 'i64')),
+                      ),
+                  ),
               );
               return result.get;
             },
@@ -188,13 +249,31 @@ export function memoryRoutines(codeChanged: FunctionRef, watchHit: FunctionRef):
             () => {
               f.call(lib('observe'), cpu, address, host, size, i32(1));
               f.call(lib('code_write'), cpu, host, size);
-              f.if(size.eq(8), () => f.store('64', host, data), () =>
-                f.if(size.eq(4), () => f.store('32', host, data), () =>
-                  f.if(size.eq(2), () => f.store('16', host, data), () => f.store('8', host, data)),
-                ),
+              f.if(
+                size.eq(8),
+                () => f.store('64', host, data),
+                () =>
+                  f.if(
+                    size.eq(4),
+                    () => f.store('32', host, data),
+                    () =>
+                      f.if(
+                        size.eq(2),
+                        () => f.store('16', host, data),
+                        () => f.store('8', host, data),
+                      ),
+                  ),
               );
             },
-            () => f.call(lib('ask'), cpu, i32(EXIT.mmioWrite), f.load('64', cpu, CPU.stageGpa), size.zext(), data),
+            () =>
+              f.call(
+                lib('ask'),
+                cpu,
+                i32(EXIT.mmioWrite),
+                f.load('64', cpu, CPU.stageGpa),
+                size.zext(),
+                data,
+              ),
           );
         };
         const inPage = f.let(i32(0x1000).sub(va.wrap().and(0xfff)));
@@ -222,7 +301,9 @@ export function memoryRoutines(codeChanged: FunctionRef, watchHit: FunctionRef):
             ? f.load('32', cpu, CPU.tlbArea).add(TLB.supervisor * TLB.arrayBytes)
             : f.load('32', cpu, CPU.tlbFast);
           const entry = tlbEntry(f, f.let(base), va);
-          f.if(tlbHit(f, entry, va, size, false), () => f.return(f.load(WIDTH[size], f.load('32', entry, TLB.addend).add(va.wrap()), 0, type)));
+          f.if(tlbHit(f, entry, va, size, false), () =>
+            f.return(f.load(WIDTH[size], f.load('32', entry, TLB.addend).add(va.wrap()), 0, type)),
+          );
           const slow = f.callValue(lib(`load_slow${suffix}`), cpu, va, i32(size));
           f.return(size === 8 ? slow : slow.wrap());
           f.unreachable();
@@ -259,7 +340,9 @@ export function memoryRoutines(codeChanged: FunctionRef, watchHit: FunctionRef):
       const which = currentArray(f, cpu);
       f.call(lib('translate'), cpu, va, i32(1), which);
       const last = f.let(va.add(bytes.zext()).sub(1));
-      f.if(last.xor(va).and(-4096n).ne(0), () => f.call(lib('translate'), cpu, last.and(-4096n), i32(1), which));
+      f.if(last.xor(va).and(-4096n).ne(0), () =>
+        f.call(lib('translate'), cpu, last.and(-4096n), i32(1), which),
+      );
     }),
   );
   list.push(
@@ -271,7 +354,9 @@ export function memoryRoutines(codeChanged: FunctionRef, watchHit: FunctionRef):
       const which = currentArray(f, cpu);
       f.call(lib('translate'), cpu, va, i32(0), which);
       const last = f.let(va.add(bytes.zext()).sub(1));
-      f.if(last.xor(va).and(-4096n).ne(0), () => f.call(lib('translate'), cpu, last.and(-4096n), i32(0), which));
+      f.if(last.xor(va).and(-4096n).ne(0), () =>
+        f.call(lib('translate'), cpu, last.and(-4096n), i32(0), which),
+      );
     }),
   );
   list.push(
@@ -279,7 +364,9 @@ export function memoryRoutines(codeChanged: FunctionRef, watchHit: FunctionRef):
       const cpu = f.p(0);
       const va = f.p(1);
       const entry = tlbEntry(f, f.let(f.load('32', cpu, CPU.tlbFast)), va);
-      f.if(tlbHit(f, entry, va, 16, false), () => f.return(f.load('v128', f.load('32', entry, TLB.addend).add(va.wrap()))));
+      f.if(tlbHit(f, entry, va, 16, false), () =>
+        f.return(f.load('v128', f.load('32', entry, TLB.addend).add(va.wrap()))),
+      );
       f.call(lib('probe_read'), cpu, va, i32(16));
       const low = f.callValue(lib('load_slow'), cpu, va, i32(8));
       const high = f.callValue(lib('load_slow'), cpu, va.add(8), i32(8));
@@ -309,7 +396,9 @@ export function memoryRoutines(codeChanged: FunctionRef, watchHit: FunctionRef):
       const va = f.p(1);
       const bytes = f.p(3);
       const write = f.p(4);
-      const watched = f.let(f.callValue(lib('page_flags'), cpu, f.p(2)).and(PAGEFLAG.watchRead | PAGEFLAG.watchWrite));
+      const watched = f.let(
+        f.callValue(lib('page_flags'), cpu, f.p(2)).and(PAGEFLAG.watchRead | PAGEFLAG.watchWrite),
+      );
       f.if(watched, () => f.call(watchHit, cpu, f.p(2), bytes, write));
       const dr7 = f.let(f.load('32', cpu, CPU.dr + 5 * 8));
       f.if(dr7.and(0xff).eqz(), () => f.return());
@@ -320,7 +409,12 @@ export function memoryRoutines(codeChanged: FunctionRef, watchHit: FunctionRef):
         const size = f.let(select(length.eq(2), i32(8), length.add(1)));
         const base = f.let(f.load('64', cpu, CPU.dr + n * 8).and(size.sub(1).not().sext()));
         const overlap = f.let(va.ltU(base.add(size.zext())).and(base.ltU(va.add(bytes.zext()))));
-        const enabled = f.let(dr7.shrU(n * 2).and(3).bool());
+        const enabled = f.let(
+          dr7
+            .shrU(n * 2)
+            .and(3)
+            .bool(),
+        );
         f.if(enabled.and(overlap).and(type.eq(3).or(type.eq(1).and(write))), () =>
           f.store('64', cpu, f.load('64', cpu, CPU.debugHits).or(BigInt(1 << n)), CPU.debugHits),
         );
@@ -344,7 +438,8 @@ export function memoryRoutines(codeChanged: FunctionRef, watchHit: FunctionRef):
       const base = f.let(f.load('64', descriptor, at(SEG.base)));
       f.if(f.callValue(lib('in_long_mode'), cpu), () => f.return(offset.add(base)));
       const attr = f.let(f.load('32', descriptor, at(SEG.attr)));
-      const fail = (): void => f.call(lib('raise_error'), cpu, select(segment.eq(SS), i32(VEC.SS), i32(VEC.GP)), i32(0));
+      const fail = (): void =>
+        f.call(lib('raise_error'), cpu, select(segment.eq(SS), i32(VEC.SS), i32(VEC.GP)), i32(0));
       f.if(attr.and(0x10000), fail);
       const low = f.let(offset.wrap());
       const code = f.let(attr.and(8).bool());
@@ -375,14 +470,25 @@ export function memoryRoutines(codeChanged: FunctionRef, watchHit: FunctionRef):
     routine('in_long_mode', ['i32'], ['i32'], (f) => {
       // 64-bit mode: EFER.LMA and CS.L.
       const cpu = f.p(0);
-      f.return(f.load('32', cpu, CPU.efer).shrU(10).and(f.load('32', cpu, segField(CS, SEG.attr)).shrU(9)).and(1));
+      f.return(
+        f
+          .load('32', cpu, CPU.efer)
+          .shrU(10)
+          .and(f.load('32', cpu, segField(CS, SEG.attr)).shrU(9))
+          .and(1),
+      );
       f.unreachable();
     }),
   );
   list.push(
     routine('in_protected_mode', ['i32'], ['i32'], (f) => {
       const cpu = f.p(0);
-      f.return(f.load('32', cpu, CPU.cr0).and(CR0.PE).and(f.load('32', cpu, CPU.eflags).and(FLAG.VM).eqz()));
+      f.return(
+        f
+          .load('32', cpu, CPU.cr0)
+          .and(CR0.PE)
+          .and(f.load('32', cpu, CPU.eflags).and(FLAG.VM).eqz()),
+      );
       f.unreachable();
     }),
   );
@@ -409,8 +515,12 @@ export function memoryRoutines(codeChanged: FunctionRef, watchHit: FunctionRef):
       const cpu = f.p(0);
       const record = f.p(1);
       const offset = f.callValue(lib('effective'), cpu, record);
-      f.if(f.load('32', record, REC.flags).and(RECFLAG.long), () => f.return(offset.add(f.load('64', cpu.add(f.load('16u', record, REC.segBase))))));
-      f.return(f.callValue(lib('segment_linear'), cpu, f.load('8u', record, REC.segment), offset, f.p(2), f.p(3)));
+      f.if(f.load('32', record, REC.flags).and(RECFLAG.long), () =>
+        f.return(offset.add(f.load('64', cpu.add(f.load('16u', record, REC.segBase))))),
+      );
+      f.return(
+        f.callValue(lib('segment_linear'), cpu, f.load('8u', record, REC.segment), offset, f.p(2), f.p(3)),
+      );
       f.unreachable();
     }),
   );
@@ -422,7 +532,12 @@ export function memoryRoutines(codeChanged: FunctionRef, watchHit: FunctionRef):
       const size = f.let(f.load('32', cpu, CPU.stackSize));
       f.if(size.eq(8), () => f.return(f.p(1)));
       f.if(size.eq(4), () => f.return(f.p(1).and(0xffffffffn)));
-      f.return(f.load('64', cpu, CPU.gpr + 32).and(-65536n).or(f.p(1).and(0xffffn)));
+      f.return(
+        f
+          .load('64', cpu, CPU.gpr + 32)
+          .and(-65536n)
+          .or(f.p(1).and(0xffffn)),
+      );
       f.unreachable();
     }),
   );
@@ -432,8 +547,12 @@ export function memoryRoutines(codeChanged: FunctionRef, watchHit: FunctionRef):
       const cpu = f.p(0);
       const size = f.let(f.load('32', cpu, CPU.stackSize));
       f.if(size.eq(8), () => {
-        f.if(f.callValue(lib('canonical'), cpu, f.p(1)).eqz().or(f.callValue(lib('canonical'), cpu, f.p(1).add(f.p(2).zext()).sub(1)).eqz()), () =>
-          f.call(lib('raise_error'), cpu, i32(VEC.SS), i32(0)),
+        f.if(
+          f
+            .callValue(lib('canonical'), cpu, f.p(1))
+            .eqz()
+            .or(f.callValue(lib('canonical'), cpu, f.p(1).add(f.p(2).zext()).sub(1)).eqz()),
+          () => f.call(lib('raise_error'), cpu, i32(VEC.SS), i32(0)),
         );
         f.return(f.p(1));
       });

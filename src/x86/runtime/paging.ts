@@ -24,7 +24,13 @@ function pageFault(f: FunctionBuilder, lib: Library, cpu: Val, va: Val, code: Va
 }
 
 /** One level of a walk: reads the entry at `gpa`; returns host address and value. */
-function readEntry(f: FunctionBuilder, lib: Library, cpu: Val, gpa: Val, bytes: 4 | 8): { host: Val; value: Val } {
+function readEntry(
+  f: FunctionBuilder,
+  lib: Library,
+  cpu: Val,
+  gpa: Val,
+  bytes: 4 | 8,
+): { host: Val; value: Val } {
   const host = f.callValue(lib('physical'), cpu, gpa, i32(READ));
   const value = f.local('i64', 0);
   f.if(host, () => value.set(bytes === 8 ? f.load('64', host) : f.load('32u', host, 0, 'i64')));
@@ -79,7 +85,9 @@ export const pagingRoutines: readonly Routine[] = [
     // Upper entries that the walk went through and that have no A bit yet: it is set once the access is allowed. Address + 1.
     const unmarked = [48, 39, 30, 21].map((bit) => ({ bit, gpa: f.local('i64', 0) }));
     const passed = (bit: number, value: Val, gpa: Val): void => {
-      unmarked.find((entry) => entry.bit === bit)?.gpa.set(select(value.wrap().and(PTE.A), i64(0), gpa.add(1)));
+      unmarked
+        .find((entry) => entry.bit === bit)
+        ?.gpa.set(select(value.wrap().and(PTE.A), i64(0), gpa.add(1)));
     };
     const mark = (gpa: Val, bits: Val | number): void => {
       const host = f.callValue(lib('physical'), cpu, gpa, i32(WRITE));
@@ -103,9 +111,19 @@ export const pagingRoutines: readonly Routine[] = [
           const gpa = f.let(table.get.add(va.shrU(bit).and(0x1ff).shl(3)));
           const entry = readEntry(f, lib, cpu, gpa, 8);
           f.if(entry.value.wrap().and(PTE.P).eqz(), () => fail(0));
-          const isLeaf = large === 'leaf' ? i32(1) : large === 'never' ? i32(0) : f.let(entry.value.wrap().and(PTE.PS).bool());
+          const isLeaf =
+            large === 'leaf'
+              ? i32(1)
+              : large === 'never'
+                ? i32(0)
+                : f.let(entry.value.wrap().and(PTE.PS).bool());
           // PS is reserved where no large page exists; in a large page the bits below its size are, but PAT (bit 12).
-          const extra = large === 'never' ? i64(PTE.PS) : large === 'leaf' ? i64(0) : select(isLeaf, i64(BigInt((1n << BigInt(bit)) - 1n) & ~0x1fffn), i64(0));
+          const extra =
+            large === 'never'
+              ? i64(PTE.PS)
+              : large === 'leaf'
+                ? i64(0)
+                : select(isLeaf, i64(BigInt((1n << BigInt(bit)) - 1n) & ~0x1fffn), i64(0));
           f.if(reserved(entry.value, nxReserved.or(extra)), () => fail(9));
           permission(entry.value);
           f.if(isLeaf, () => {
@@ -190,13 +208,17 @@ export const pagingRoutines: readonly Routine[] = [
     });
     // User access to a supervisor page.
     f.if(user.and(userPage.eqz()), () => fail(1));
-    f.if(fetch, () => {
-      f.if(nxe.and(noExecute.get), () => fail(1));
-      f.if(user.eqz().and(userPage).and(cr4.and(CR4.SMEP).bool()), () => fail(1));
-    }, () => {
-      // SMAP: supervisor data access to a user page.
-      f.if(user.eqz().and(userPage).and(cr4.and(CR4.SMAP).bool()).and(ac.eqz()), () => fail(1));
-    });
+    f.if(
+      fetch,
+      () => {
+        f.if(nxe.and(noExecute.get), () => fail(1));
+        f.if(user.eqz().and(userPage).and(cr4.and(CR4.SMEP).bool()), () => fail(1));
+      },
+      () => {
+        // SMAP: supervisor data access to a user page.
+        f.if(user.eqz().and(userPage).and(cr4.and(CR4.SMAP).bool()).and(ac.eqz()), () => fail(1));
+      },
+    );
     f.if(write.and(mayWrite.get.eqz()), () => fail(1));
 
     const want = f.let(select(write, i32(PTE.A | PTE.D), i32(PTE.A)));
@@ -240,22 +262,35 @@ export const pagingRoutines: readonly Routine[] = [
     const host = f.callValue(lib('second_stage'), cpu, gpa, write);
     const second = f.let(f.load('32', cpu, CPU.stageFlags));
     const entry = f.let(
-      f.load('32', cpu, CPU.tlbArea).add(which.mul(TLB.arrayBytes)).add(va.shrU(12).wrap().and(TLB.entries - 1).shl(TLB.entryShift)),
+      f
+        .load('32', cpu, CPU.tlbArea)
+        .add(which.mul(TLB.arrayBytes))
+        .add(
+          va
+            .shrU(12)
+            .wrap()
+            .and(TLB.entries - 1)
+            .shl(TLB.entryShift),
+        ),
     );
     const flags = f.local('i32', leaf.shrU(8).and(0xff));
     const tag = f.local('i64', page);
     const writeTag = f.local('i64', -1);
-    f.if(host.eqz(), () => {
-      flags.set(flags.get.or(TLBFLAG.mmio));
-      tag.set(page.or(1));
-      writeTag.set(select(leaf.and(1), page.or(1), i64(-1)));
-    }, () => {
-      const pageFlags = f.callValue(lib('page_flags'), cpu, host);
-      f.if(pageFlags.and(PAGEFLAG.watchRead), () => tag.set(page.or(1)));
-      f.if(leaf.and(1).bool().and(second.and(SECOND.noWrite).eqz()), () =>
-        writeTag.set(select(pageFlags.and(PAGEFLAG.code | PAGEFLAG.watchWrite), page.or(1), page)),
-      );
-    });
+    f.if(
+      host.eqz(),
+      () => {
+        flags.set(flags.get.or(TLBFLAG.mmio));
+        tag.set(page.or(1));
+        writeTag.set(select(leaf.and(1), page.or(1), i64(-1)));
+      },
+      () => {
+        const pageFlags = f.callValue(lib('page_flags'), cpu, host);
+        f.if(pageFlags.and(PAGEFLAG.watchRead), () => tag.set(page.or(1)));
+        f.if(leaf.and(1).bool().and(second.and(SECOND.noWrite).eqz()), () =>
+          writeTag.set(select(pageFlags.and(PAGEFLAG.code | PAGEFLAG.watchWrite), page.or(1), page)),
+        );
+      },
+    );
     f.store('64', entry, tag.get, TLB.read);
     f.store('64', entry, writeTag.get, TLB.write);
     f.store('32', entry, host.sub(page.wrap()), TLB.addend);
@@ -267,7 +302,12 @@ export const pagingRoutines: readonly Routine[] = [
 
   routine('page_flags', ['i32', 'i32'], ['i32'], (f) => {
     const engine = f.let(f.load('32', f.p(0), CPU.engine));
-    const index = f.let(f.p(1).sub(f.load('32', engine, ENGINE.framesBase)).shrU(12));
+    const index = f.let(
+      f
+        .p(1)
+        .sub(f.load('32', engine, ENGINE.framesBase))
+        .shrU(12),
+    );
     f.return(f.load('8u', f.load('32', engine, ENGINE.pageFlags).add(index)));
     f.unreachable();
   }),
@@ -284,10 +324,25 @@ export const pagingRoutines: readonly Routine[] = [
     const page = f.let(va.and(-4096n));
     const entry = f.local(
       'i32',
-      f.load('32', cpu, CPU.tlbArea).add(which.mul(TLB.arrayBytes)).add(va.shrU(12).wrap().and(TLB.entries - 1).shl(TLB.entryShift)),
+      f
+        .load('32', cpu, CPU.tlbArea)
+        .add(which.mul(TLB.arrayBytes))
+        .add(
+          va
+            .shrU(12)
+            .wrap()
+            .and(TLB.entries - 1)
+            .shl(TLB.entryShift),
+        ),
     );
     // Bit 0 of a tag only defeats the inlined compare.
-    f.if(f.load('64', entry.get.add(write.shl(3))).and(-2n).ne(page), () => entry.set(f.callValue(lib('tlb_fill'), cpu, va, write, which)));
+    f.if(
+      f
+        .load('64', entry.get.add(write.shl(3)))
+        .and(-2n)
+        .ne(page),
+      () => entry.set(f.callValue(lib('tlb_fill'), cpu, va, write, which)),
+    );
     f.if(f.load('32', entry.get, TLB.flags).and(TLBFLAG.mmio), () => {
       f.store('64', cpu, f.load('64', entry.get, TLB.gpa).or(va.and(0xfff)), CPU.stageGpa);
       f.return(i32(0));
@@ -300,13 +355,34 @@ export const pagingRoutines: readonly Routine[] = [
   routine('fetch_window', ['i32', 'i64'], [], (f, lib) => {
     const cpu = f.p(0);
     const va = f.p(1);
-    f.if(f.callValue(lib('canonical'), cpu, va).eqz(), () => f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0)));
+    f.if(f.callValue(lib('canonical'), cpu, va).eqz(), () =>
+      f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0)),
+    );
     const user = f.let(f.load('32', cpu, CPU.cpl).eq(3));
     const array = f.let(
-      f.load('32', cpu, CPU.tlbArea).add(TLB.fetch).add(select(user, i32(0), i32(TLB.fetchBytes))),
+      f
+        .load('32', cpu, CPU.tlbArea)
+        .add(TLB.fetch)
+        .add(select(user, i32(0), i32(TLB.fetchBytes))),
     );
-    const small = f.let(array.add(va.shrU(12).wrap().and(TLB.fetchSmall - 1).shl(4)));
-    const large = f.let(array.add(TLB.fetchSmall * 16).add(va.shrU(21).wrap().and(TLB.fetchLarge - 1).shl(4)));
+    const small = f.let(
+      array.add(
+        va
+          .shrU(12)
+          .wrap()
+          .and(TLB.fetchSmall - 1)
+          .shl(4),
+      ),
+    );
+    const large = f.let(
+      array.add(TLB.fetchSmall * 16).add(
+        va
+          .shrU(21)
+          .wrap()
+          .and(TLB.fetchLarge - 1)
+          .shl(4),
+      ),
+    );
     const page = f.let(va.and(-4096n));
     const block = f.let(va.and(-0x200000n));
     const use = (entry: Val, base: Val, mask: number): void => {
@@ -350,10 +426,22 @@ export const pagingRoutines: readonly Routine[] = [
     const area = f.let(f.load('32', cpu, CPU.tlbArea));
     const page = f.let(va.and(-4096n));
     const large = f.local('i32', 0);
-    const at = f.let(va.shrU(12).wrap().and(TLB.entries - 1).shl(TLB.entryShift));
+    const at = f.let(
+      va
+        .shrU(12)
+        .wrap()
+        .and(TLB.entries - 1)
+        .shl(TLB.entryShift),
+    );
     for (const which of [TLB.user, TLB.supervisor, TLB.supervisorAc]) {
       const entry = f.let(area.add(at).add(which * TLB.arrayBytes));
-      const hit = f.let(f.load('64', entry, TLB.read).and(-2n).eq(page).or(f.load('64', entry, TLB.write).and(-2n).eq(page)));
+      const hit = f.let(
+        f
+          .load('64', entry, TLB.read)
+          .and(-2n)
+          .eq(page)
+          .or(f.load('64', entry, TLB.write).and(-2n).eq(page)),
+      );
       f.if(hit, () => {
         large.set(large.get.or(f.load('32', entry, TLB.flags).and(TLBFLAG.large)));
         f.store('64', entry, i64(-1), TLB.read);

@@ -35,14 +35,20 @@ function commit(f: FunctionBuilder, cpu: Val, record: Val, n: Val): void {
   const left = f.let(f.load('64', cpu, CPU.gpr + RCX * 8).sub(n));
   f.store('64', cpu, left, CPU.gpr + RCX * 8);
   f.store('32', cpu, f.load('32', cpu, CPU.budget).sub(n.wrap()).add(1), CPU.budget);
-  f.if(left.ne(0), () => f.store('64', cpu, f.load('64', record, REC.next).sub(f.load('8u', record, REC.length, 'i64')), CPU.rip));
+  f.if(left.ne(0), () =>
+    f.store('64', cpu, f.load('64', record, REC.next).sub(f.load('8u', record, REC.length, 'i64')), CPU.rip),
+  );
 }
 
 /** Host address of `va` when the TLB of the current privilege permits the access without asking; 0 otherwise. */
 function hit(f: FunctionBuilder, cpu: Val, va: Val, write: boolean): Val {
   const entry = tlbEntry(f, f.let(f.load('32', cpu, CPU.tlbFast)), va);
   return f.let(
-    select(f.load('64', entry, write ? TLB.write : TLB.read).eq(va.and(-4096n)), f.load('32', entry, TLB.addend).add(va.wrap()), i32(0)),
+    select(
+      f.load('64', entry, write ? TLB.write : TLB.read).eq(va.and(-4096n)),
+      f.load('32', entry, TLB.addend).add(va.wrap()),
+      i32(0),
+    ),
   );
 }
 
@@ -63,7 +69,21 @@ export const stringRoutines: readonly Routine[] = [
     const value = f.let(f.load('64', cpu, CPU.gpr + RAX * 8));
     const length = f.let(n.shl(shift).wrap());
     // A value whose bytes are all alike is one fill.
-    const pattern = f.let(select(bytes.eq(8), value, select(bytes.eq(4), value.and(0xffffffffn).mul(0x100000001n), select(bytes.eq(2), value.and(0xffffn).mul(0x0001000100010001n), value.and(0xffn).mul(0x0101010101010101n)))));
+    const pattern = f.let(
+      select(
+        bytes.eq(8),
+        value,
+        select(
+          bytes.eq(4),
+          value.and(0xffffffffn).mul(0x100000001n),
+          select(
+            bytes.eq(2),
+            value.and(0xffffn).mul(0x0001000100010001n),
+            value.and(0xffn).mul(0x0101010101010101n),
+          ),
+        ),
+      ),
+    );
     f.if(
       pattern.eq(f.let(pattern.and(0xffn).mul(0x0101010101010101n))),
       () => f.memoryFill(host, pattern.wrap().and(0xff), length),
@@ -73,7 +93,16 @@ export const stringRoutines: readonly Routine[] = [
         f.while(
           () => at.get.ltU(end),
           () => {
-            f.if(bytes.eq(8), () => f.store('64', at.get, value), () => f.if(bytes.eq(4), () => f.store('32', at.get, value.wrap()), () => f.store('16', at.get, value.wrap())));
+            f.if(
+              bytes.eq(8),
+              () => f.store('64', at.get, value),
+              () =>
+                f.if(
+                  bytes.eq(4),
+                  () => f.store('32', at.get, value.wrap()),
+                  () => f.store('16', at.get, value.wrap()),
+                ),
+            );
             at.set(at.get.add(bytes));
           },
         );
@@ -96,20 +125,36 @@ export const stringRoutines: readonly Routine[] = [
     f.if(source.eqz().or(target.eqz()).or(n.leU(1)), () => f.return(i32(0)));
     const length = f.let(n.shl(shift).wrap());
     // An overlap in which the destination follows the source repeats a pattern: not a plain copy.
-    f.if(target.sub(source).ltU(length), () => {
-      const done = f.local('i32', 0);
-      f.while(
-        () => done.get.ltU(length),
-        () => {
-          const s = f.let(source.add(done.get));
-          const t = f.let(target.add(done.get));
-          f.if(bytes.eq(8), () => f.store('64', t, f.load('64', s)), () =>
-            f.if(bytes.eq(4), () => f.store('32', t, f.load('32', s)), () => f.if(bytes.eq(2), () => f.store('16', t, f.load('16u', s)), () => f.store('8', t, f.load('8u', s)))),
-          );
-          done.set(done.get.add(bytes));
-        },
-      );
-    }, () => f.memoryCopy(target, source, length));
+    f.if(
+      target.sub(source).ltU(length),
+      () => {
+        const done = f.local('i32', 0);
+        f.while(
+          () => done.get.ltU(length),
+          () => {
+            const s = f.let(source.add(done.get));
+            const t = f.let(target.add(done.get));
+            f.if(
+              bytes.eq(8),
+              () => f.store('64', t, f.load('64', s)),
+              () =>
+                f.if(
+                  bytes.eq(4),
+                  () => f.store('32', t, f.load('32', s)),
+                  () =>
+                    f.if(
+                      bytes.eq(2),
+                      () => f.store('16', t, f.load('16u', s)),
+                      () => f.store('8', t, f.load('8u', s)),
+                    ),
+                ),
+            );
+            done.set(done.get.add(bytes));
+          },
+        );
+      },
+      () => f.memoryCopy(target, source, length),
+    );
     f.store('64', cpu, from.add(n.shl(shift)), CPU.gpr + RSI * 8);
     f.store('64', cpu, to.add(n.shl(shift)), CPU.gpr + RDI * 8);
     commit(f, cpu, record, n);

@@ -1,5 +1,21 @@
 /** Control registers, debug registers, MSRs, ports, fast system calls. */
-import { CPU, CS, FLAG, GS, RAX, RCX, RDX, SEG, SPECIAL, SS, TR, VEC, segField, EXIT, FS } from '../layout.ts';
+import {
+  CPU,
+  CS,
+  FLAG,
+  GS,
+  RAX,
+  RCX,
+  RDX,
+  SEG,
+  SPECIAL,
+  SS,
+  TR,
+  VEC,
+  segField,
+  EXIT,
+  FS,
+} from '../layout.ts';
 import { CR0, CR4, EFER } from '../registers.ts';
 import type { FunctionBuilder } from '../wasm/function.ts';
 import { i32, i64, select, type Val } from '../wasm/value.ts';
@@ -8,13 +24,24 @@ import { routine, type Routine } from './library.ts';
 import { ATTR, longActive, protectedMode } from './segments.ts';
 import { storeEflags } from './events.ts';
 
-const gp0 = (f: FunctionBuilder, lib: Library, cpu: Val): void => f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0));
+const gp0 = (f: FunctionBuilder, lib: Library, cpu: Val): void =>
+  f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0));
 
 /** MSRs that hold what was written and do nothing: machine-check banks, debug control, AMD's configuration registers. */
 const KEPT_MSRS: readonly number[] = [
   // PERFEVTSEL0-3 and PERFCTR0-3 of AMD: present on every family, they count nothing here.
   ...Array.from({ length: 8 }, (_, i) => 0xc0010000 + i),
-  0x17a, 0x17b, 0x1d9, 0xc0010015, 0xc0010010, 0xc0011029, 0xc0011022, 0xc001001f, 0xc001102a, 0xc0011020, 0xc0011023,
+  0x17a,
+  0x17b,
+  0x1d9,
+  0xc0010015,
+  0xc0010010,
+  0xc0011029,
+  0xc0011022,
+  0xc001001f,
+  0xc001102a,
+  0xc0011020,
+  0xc0011023,
 ];
 
 /** MCi_CTL, STATUS, ADDR, MISC of two banks: CTL takes all zeros or all ones, STATUS only zeros. */
@@ -31,7 +58,20 @@ const CONSTANT_MSRS: readonly (readonly [number, bigint])[] = [
 ];
 
 /** MSRs that the processor itself keeps: number, offset, and what a write must satisfy. */
-type Rule = 'any' | 'constant' | 'mc-control' | 'mc-value' | 'canonical' | 'pat' | 'efer' | 'tsc' | 'low32' | 'mtrr-type' | 'read-only' | 'misc' | 'base';
+type Rule =
+  | 'any'
+  | 'constant'
+  | 'mc-control'
+  | 'mc-value'
+  | 'canonical'
+  | 'pat'
+  | 'efer'
+  | 'tsc'
+  | 'low32'
+  | 'mtrr-type'
+  | 'read-only'
+  | 'misc'
+  | 'base';
 const MSRS: readonly (readonly [number, number, Rule])[] = [
   [0x10, -1, 'tsc'],
   [0x174, CPU.sysenterCs, 'any'],
@@ -50,11 +90,21 @@ const MSRS: readonly (readonly [number, number, Rule])[] = [
   [0xc0000102, CPU.kernelGsBase, 'canonical'],
   [0xc0000103, CPU.tscAux, 'low32'],
   [0xda0, CPU.xss, 'read-only'],
-  ...[0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f].map((n, i): [number, number, Rule] => [n, CPU.mtrrFixed + i * 8, 'any']),
+  ...[0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f].map(
+    (n, i): [number, number, Rule] => [n, CPU.mtrrFixed + i * 8, 'any'],
+  ),
   ...KEPT_MSRS.map((n, i): [number, number, Rule] => [n, CPU.keptMsr + i * 8, 'any']),
-  ...MACHINE_CHECK_MSRS.map((n, i): [number, number, Rule] => [n, CPU.keptMsr + (KEPT_MSRS.length + i) * 8, i % 4 === 0 ? 'mc-control' : i % 4 === 1 ? 'mc-value' : 'any']),
+  ...MACHINE_CHECK_MSRS.map((n, i): [number, number, Rule] => [
+    n,
+    CPU.keptMsr + (KEPT_MSRS.length + i) * 8,
+    i % 4 === 0 ? 'mc-control' : i % 4 === 1 ? 'mc-value' : 'any',
+  ]),
   ...CONSTANT_MSRS.map(([n]): [number, number, Rule] => [n, 0, 'constant']),
-  ...Array.from({ length: 16 }, (_, i): [number, number, Rule] => [0x200 + i, CPU.mtrrVariable + i * 8, 'any']),
+  ...Array.from({ length: 16 }, (_, i): [number, number, Rule] => [
+    0x200 + i,
+    CPU.mtrrVariable + i * 8,
+    'any',
+  ]),
 ];
 
 function canonicalMsr(f: FunctionBuilder, cpu: Val, value: Val): Val {
@@ -76,12 +126,22 @@ export const systemRoutines: readonly Routine[] = [
     const turnsOn = f.let(value.and(CR0.PG).bool().and(old.and(CR0.PG).eqz()));
     const turnsOff = f.let(value.and(CR0.PG).eqz().and(old.and(CR0.PG).bool()));
     f.if(turnsOn, () => {
-      f.if(efer.and(EFER.LME), () => {
-        f.if(cr4.and(CR4.PAE).eqz().or(f.load('32', cpu, segField(CS, SEG.attr)).and(ATTR.l).bool()), () => gp0(f, lib, cpu));
-        // A 16-bit TSS cannot stay.
-        f.if(f.load('32', cpu, segField(TR, SEG.attr)).and(0x1d).eq(1), () => gp0(f, lib, cpu));
-        f.store('32', cpu, efer.or(EFER.LMA), CPU.efer);
-      }, () => f.if(cr4.and(CR4.PAE), () => f.call(lib('load_pdptes'), cpu, f.load('64', cpu, CPU.cr3))));
+      f.if(
+        efer.and(EFER.LME),
+        () => {
+          f.if(
+            cr4
+              .and(CR4.PAE)
+              .eqz()
+              .or(f.load('32', cpu, segField(CS, SEG.attr)).and(ATTR.l).bool()),
+            () => gp0(f, lib, cpu),
+          );
+          // A 16-bit TSS cannot stay.
+          f.if(f.load('32', cpu, segField(TR, SEG.attr)).and(0x1d).eq(1), () => gp0(f, lib, cpu));
+          f.store('32', cpu, efer.or(EFER.LMA), CPU.efer);
+        },
+        () => f.if(cr4.and(CR4.PAE), () => f.call(lib('load_pdptes'), cpu, f.load('64', cpu, CPU.cr3))),
+      );
     });
     f.if(turnsOff, () => {
       f.if(f.callValue(lib('in_long_mode'), cpu).or(cr4.and(CR4.PCIDE).bool()), () => gp0(f, lib, cpu));
@@ -91,13 +151,18 @@ export const systemRoutines: readonly Routine[] = [
     const next = f.let(value.and(kept | 0));
     f.store('64', cpu, next.zext(), CPU.cr0);
     // Entering protected mode leaves segments as they are; CPL is 0. Leaving it too.
-    f.if(old.xor(next).and((CR0.PG | CR0.WP | CR0.PE) | 0), () => f.call(lib('tlb_flush'), cpu));
+    f.if(old.xor(next).and(CR0.PG | CR0.WP | CR0.PE | 0), () => f.call(lib('tlb_flush'), cpu));
     f.if(next.and(CR0.PE).eqz(), () => f.store('32', cpu, i32(0), CPU.cpl));
   }),
   routine('load_pdptes', ['i32', 'i64'], [], (f, lib) => {
     const cpu = f.p(0);
     const base = f.let(f.p(1).and(0xffffffe0n));
-    const reserved = f.let(f.load('64', cpu, CPU.physReserved).or(0x1e6n).or(-1n << 63n));
+    const reserved = f.let(
+      f
+        .load('64', cpu, CPU.physReserved)
+        .or(0x1e6n)
+        .or(-1n << 63n),
+    );
     const values: Val[] = [];
     for (let n = 0; n < 4; n++) {
       const host = f.callValue(lib('physical'), cpu, base.add(n * 8), i32(0));
@@ -113,14 +178,30 @@ export const systemRoutines: readonly Routine[] = [
     const value = f.local('i64', f.p(1));
     const cr4 = f.let(f.load('32', cpu, CPU.cr4));
     const long = longActive(f, cpu);
-    f.if(long, () => {
-      // Bit 63 with PCIDs asks to keep the TLB: flushing more is always right.
-      f.if(cr4.and(CR4.PCIDE), () => value.set(value.get.and((1n << 63n) - 1n)));
-      f.if(value.get.and(f.load('64', cpu, CPU.physReserved)).ne(0).or(value.get.shrU(52).ne(0)), () => gp0(f, lib, cpu));
-    }, () => {
-      value.set(value.get.and(0xffffffffn));
-      f.if(cr4.and(CR4.PAE).bool().and(f.load('32', cpu, CPU.cr0).shrU(31)), () => f.call(lib('load_pdptes'), cpu, value.get));
-    });
+    f.if(
+      long,
+      () => {
+        // Bit 63 with PCIDs asks to keep the TLB: flushing more is always right.
+        f.if(cr4.and(CR4.PCIDE), () => value.set(value.get.and((1n << 63n) - 1n)));
+        f.if(
+          value.get
+            .and(f.load('64', cpu, CPU.physReserved))
+            .ne(0)
+            .or(value.get.shrU(52).ne(0)),
+          () => gp0(f, lib, cpu),
+        );
+      },
+      () => {
+        value.set(value.get.and(0xffffffffn));
+        f.if(
+          cr4
+            .and(CR4.PAE)
+            .bool()
+            .and(f.load('32', cpu, CPU.cr0).shrU(31)),
+          () => f.call(lib('load_pdptes'), cpu, value.get),
+        );
+      },
+    );
     f.store('64', cpu, value.get, CPU.cr3);
     f.call(lib('tlb_flush'), cpu);
   }),
@@ -128,7 +209,13 @@ export const systemRoutines: readonly Routine[] = [
     const cpu = f.p(0);
     const value = f.let(f.p(1).wrap());
     const old = f.let(f.load('32', cpu, CPU.cr4));
-    f.if(f.p(1).and(f.load('64', cpu, CPU.cr4Allowed).not()).ne(0), () => gp0(f, lib, cpu));
+    f.if(
+      f
+        .p(1)
+        .and(f.load('64', cpu, CPU.cr4Allowed).not())
+        .ne(0),
+      () => gp0(f, lib, cpu),
+    );
     const long = longActive(f, cpu);
     const changed = f.let(old.xor(value));
     f.if(long.and(value.and(CR4.PAE).eqz().or(changed.and(CR4.LA57).bool())), () => gp0(f, lib, cpu));
@@ -136,12 +223,19 @@ export const systemRoutines: readonly Routine[] = [
       f.if(long.eqz().or(f.load('32', cpu, CPU.cr3).and(0xfff).bool()), () => gp0(f, lib, cpu));
     });
     f.if(
-      value.and(CR4.PAE).bool().and(f.load('32', cpu, CPU.cr0).shrU(31)).and(long.eqz())
+      value
+        .and(CR4.PAE)
+        .bool()
+        .and(f.load('32', cpu, CPU.cr0).shrU(31))
+        .and(long.eqz())
         .and(changed.and(CR4.PAE | CR4.PGE | CR4.PSE | CR4.SMEP).bool()),
       () => f.call(lib('load_pdptes'), cpu, f.load('64', cpu, CPU.cr3)),
     );
     f.store('64', cpu, value.zext(), CPU.cr4);
-    f.if(changed.and(CR4.PSE | CR4.PAE | CR4.PGE | CR4.SMEP | CR4.SMAP | CR4.PKE | CR4.PCIDE | CR4.LA57), () => f.call(lib('tlb_flush'), cpu));
+    f.if(
+      changed.and(CR4.PSE | CR4.PAE | CR4.PGE | CR4.SMEP | CR4.SMAP | CR4.PKE | CR4.PCIDE | CR4.LA57),
+      () => f.call(lib('tlb_flush'), cpu),
+    );
   }),
   /** #GP unless in protected mode or real mode at CPL 0; virtual-8086 mode faults as CPL 3. */
   routine('read_dr', ['i32', 'i32'], ['i64'], (f, lib) => {
@@ -155,7 +249,13 @@ export const systemRoutines: readonly Routine[] = [
     const cpu = f.p(0);
     const n = f.p(1);
     f.if(n.gtU(7), () => f.call(lib('raise'), cpu, i32(VEC.UD)));
-    f.if(n.and(6).eq(4).and(f.load('32', cpu, CPU.cr4).and(CR4.DE).bool()), () => f.call(lib('raise'), cpu, i32(VEC.UD)));
+    f.if(
+      n
+        .and(6)
+        .eq(4)
+        .and(f.load('32', cpu, CPU.cr4).and(CR4.DE).bool()),
+      () => f.call(lib('raise'), cpu, i32(VEC.UD)),
+    );
     f.if(f.load('32', cpu, CPU.cpl).bool(), () => gp0(f, lib, cpu));
     f.if(f.load('32', cpu, CPU.dr + 40).and(0x2000), () => {
       f.store('64', cpu, i64(0x2000), CPU.raiseInfo);
@@ -170,7 +270,11 @@ export const systemRoutines: readonly Routine[] = [
     const n = f.callValue(lib('debug_register'), cpu, f.p(1));
     f.if(n.geU(4).and(value.shrU(32).ne(0)), () => gp0(f, lib, cpu));
     const fixed = f.let(
-      select(n.eq(4), value.and(0x1e00fn).or(0xffff0ff0n), select(n.eq(5), value.and(0xffff2bffn).or(0x400n), value)),
+      select(
+        n.eq(4),
+        value.and(0x1e00fn).or(0xffff0ff0n),
+        select(n.eq(5), value.and(0xffff2bffn).or(0x400n), value),
+      ),
     );
     f.store('64', cpu.add(n.shl(3)), fixed, CPU.dr);
   }),
@@ -178,13 +282,25 @@ export const systemRoutines: readonly Routine[] = [
   /** TSC as of tick `now`. */
   routine('tsc', ['i32', 'i64'], ['i64'], (f) => {
     const cpu = f.p(0);
-    f.return(f.p(1).mul(f.load('32u', cpu, CPU.tscMultiplier, 'i64')).add(f.load('64', cpu, CPU.tscOffset)));
+    f.return(
+      f
+        .p(1)
+        .mul(f.load('32u', cpu, CPU.tscMultiplier, 'i64'))
+        .add(f.load('64', cpu, CPU.tscOffset)),
+    );
     f.unreachable();
   }),
   /** #GP when CR4.TSD keeps RDTSC from CPL > 0. */
   routine('check_tsc', ['i32'], [], (f, lib) => {
     const cpu = f.p(0);
-    f.if(f.load('32', cpu, CPU.cr4).and(CR4.TSD).bool().and(f.load('32', cpu, CPU.cpl).bool()), () => gp0(f, lib, cpu));
+    f.if(
+      f
+        .load('32', cpu, CPU.cr4)
+        .and(CR4.TSD)
+        .bool()
+        .and(f.load('32', cpu, CPU.cpl).bool()),
+      () => gp0(f, lib, cpu),
+    );
   }),
 
   /** RDMSR: what the processor keeps, else the outside. `now`: ticks. */
@@ -193,7 +309,7 @@ export const systemRoutines: readonly Routine[] = [
     const n = f.p(1);
     f.if(f.callValue(lib('msr_intercepted'), cpu, n, i32(0)).eqz(), () => {
       for (const [number, offset, rule] of MSRS) {
-        f.if(n.eq(number | 0), () => 
+        f.if(n.eq(number | 0), () =>
           f.return(
             rule === 'tsc'
               ? f.callValue(lib('tsc'), cpu, f.p(2))
@@ -253,7 +369,12 @@ export const systemRoutines: readonly Routine[] = [
             case 'pat':
               // Types 0, 1, 4-7.
               for (let k = 0; k < 8; k++) {
-                const type = f.let(value.shrU(k * 8).wrap().and(0xff));
+                const type = f.let(
+                  value
+                    .shrU(k * 8)
+                    .wrap()
+                    .and(0xff),
+                );
                 f.if(type.gtU(7).or(type.eq(2)).or(type.eq(3)), () => gp0(f, lib, cpu));
               }
               put();
@@ -262,13 +383,25 @@ export const systemRoutines: readonly Routine[] = [
               f.if(value.and(f.load('64', cpu, CPU.eferAllowed).not()).ne(0), () => gp0(f, lib, cpu));
               const old = f.let(f.load('64', cpu, CPU.efer));
               // LME cannot change while paging is on; LMA is the processor's.
-              f.if(old.xor(value).and(EFER.LME).ne(0).and(f.load('32', cpu, CPU.cr0).shrU(31).ne(0)), () => gp0(f, lib, cpu));
+              f.if(
+                old
+                  .xor(value)
+                  .and(EFER.LME)
+                  .ne(0)
+                  .and(f.load('32', cpu, CPU.cr0).shrU(31).ne(0)),
+                () => gp0(f, lib, cpu),
+              );
               put(f.let(value.and(~BigInt(EFER.LMA)).or(old.and(EFER.LMA))));
               f.if(old.xor(value).and(EFER.NXE).ne(0), () => f.call(lib('tlb_flush'), cpu));
               break;
             }
             case 'tsc':
-              f.store('64', cpu, value.sub(f.p(3).mul(f.load('32u', cpu, CPU.tscMultiplier, 'i64'))), CPU.tscOffset);
+              f.store(
+                '64',
+                cpu,
+                value.sub(f.p(3).mul(f.load('32u', cpu, CPU.tscMultiplier, 'i64'))),
+                CPU.tscOffset,
+              );
               break;
           }
           f.return();
@@ -282,11 +415,22 @@ export const systemRoutines: readonly Routine[] = [
     const map = f.let(f.load('32', f.p(0), CPU.msrMap));
     const n = f.p(1);
     // AMD's own range does not exist elsewhere.
-    f.if(n.shrU(16).eq(0xc001).and(f.load('32', f.p(0), CPU.vendor)), () => f.return(i32(1)));
+    f.if(
+      n
+        .shrU(16)
+        .eq(0xc001)
+        .and(f.load('32', f.p(0), CPU.vendor)),
+      () => f.return(i32(1)),
+    );
     f.if(map.eqz(), () => f.return(i32(0)));
     const at = (base: number): void => {
       const bit = f.let(n.and(0x1fff).shl(1).add(f.p(2)));
-      f.return(f.load('8u', map.add(base).add(bit.shrU(3))).shrU(bit.and(7)).and(1));
+      f.return(
+        f
+          .load('8u', map.add(base).add(bit.shrU(3)))
+          .shrU(bit.and(7))
+          .and(1),
+      );
     };
     f.if(n.shrU(13).eqz(), () => at(0));
     f.if(n.shrU(13).eq(0xc0000000 >>> 13), () => at(0x800));
@@ -338,20 +482,29 @@ export const systemRoutines: readonly Routine[] = [
     const cs = f.let(star.shrU(32).wrap().and(0xffff));
     const flags = f.let(f.load('32', cpu, CPU.eflags).or(f.callValue(lib('status_flags'), cpu)));
     f.store('32', cpu, cs.add(8), CPU.scratch);
-    f.if(longActive(f, cpu), () => {
-      const from64 = f.callValue(lib('in_long_mode'), cpu);
-      f.store('64', cpu, next, CPU.gpr + RCX * 8);
-      f.store('64', cpu, flags.and(~FLAG.RF).zext(), CPU.gpr + 11 * 8);
-      f.store('64', cpu, select(from64, f.load('64', cpu, CPU.lstar), f.load('64', cpu, CPU.cstar)), CPU.rip);
-      const mask = f.let(f.load('32', cpu, CPU.sfmask).or(FLAG.RF));
-      storeEflags(f, cpu, f.let(flags.and(mask.not())));
-      f.call(lib('flat_segments'), cpu, cs, i32(0), i32(1));
-    }, () => {
-      f.store('64', cpu, next.and(0xffffffffn), CPU.gpr + RCX * 8);
-      f.store('64', cpu, star.and(0xffffffffn), CPU.rip);
-      storeEflags(f, cpu, f.let(flags.and(~(FLAG.IF | FLAG.VM | FLAG.RF))));
-      f.call(lib('flat_segments'), cpu, cs, i32(0), i32(0));
-    });
+    f.if(
+      longActive(f, cpu),
+      () => {
+        const from64 = f.callValue(lib('in_long_mode'), cpu);
+        f.store('64', cpu, next, CPU.gpr + RCX * 8);
+        f.store('64', cpu, flags.and(~FLAG.RF).zext(), CPU.gpr + 11 * 8);
+        f.store(
+          '64',
+          cpu,
+          select(from64, f.load('64', cpu, CPU.lstar), f.load('64', cpu, CPU.cstar)),
+          CPU.rip,
+        );
+        const mask = f.let(f.load('32', cpu, CPU.sfmask).or(FLAG.RF));
+        storeEflags(f, cpu, f.let(flags.and(mask.not())));
+        f.call(lib('flat_segments'), cpu, cs, i32(0), i32(1));
+      },
+      () => {
+        f.store('64', cpu, next.and(0xffffffffn), CPU.gpr + RCX * 8);
+        f.store('64', cpu, star.and(0xffffffffn), CPU.rip);
+        storeEflags(f, cpu, f.let(flags.and(~(FLAG.IF | FLAG.VM | FLAG.RF))));
+        f.call(lib('flat_segments'), cpu, cs, i32(0), i32(0));
+      },
+    );
     // The trap of a single step follows TF as it is now, not as it was.
     f.store('32', cpu, f.load('32', cpu, CPU.eflags).shrU(8).and(1), CPU.stepTf);
   }),
@@ -365,8 +518,10 @@ export const systemRoutines: readonly Routine[] = [
     const wide = f.let(f.p(1).eq(8));
     const long = longActive(f, cpu);
     f.if(wide, () => f.if(f.callValue(lib('canonical'), cpu, rcx).eqz(), () => gp0(f, lib, cpu)));
-    f.if(long, () => storeEflags(f, cpu, f.load('32', cpu, CPU.gpr + 11 * 8).and(0x3c7fd7)), () =>
-      f.store('32', cpu, f.load('32', cpu, CPU.eflags).or(FLAG.IF), CPU.eflags),
+    f.if(
+      long,
+      () => storeEflags(f, cpu, f.load('32', cpu, CPU.gpr + 11 * 8).and(0x3c7fd7)),
+      () => f.store('32', cpu, f.load('32', cpu, CPU.eflags).or(FLAG.IF), CPU.eflags),
     );
     f.call(lib('flat_segments'), cpu, f.let(select(wide, star.add(16), star)), i32(3), wide);
     f.store('64', cpu, select(wide, rcx, rcx.and(0xffffffffn)), CPU.rip);
@@ -391,12 +546,26 @@ export const systemRoutines: readonly Routine[] = [
   routine('sysexit', ['i32', 'i32'], [], (f, lib) => {
     const cpu = f.p(0);
     const cs = f.let(f.load('32', cpu, CPU.sysenterCs));
-    f.if(f.load('32', cpu, CPU.cr0).and(CR0.PE).eqz().or(cs.and(0xfffc).eqz()).or(f.load('32', cpu, CPU.cpl).bool()), () => gp0(f, lib, cpu));
+    f.if(
+      f
+        .load('32', cpu, CPU.cr0)
+        .and(CR0.PE)
+        .eqz()
+        .or(cs.and(0xfffc).eqz())
+        .or(f.load('32', cpu, CPU.cpl).bool()),
+      () => gp0(f, lib, cpu),
+    );
     const wide = f.let(f.p(1).eq(8));
     const rcx = f.let(f.load('64', cpu, CPU.gpr + RCX * 8));
     const rdx = f.let(f.load('64', cpu, CPU.gpr + RDX * 8));
     f.if(wide, () =>
-      f.if(f.callValue(lib('canonical'), cpu, rcx).and(f.callValue(lib('canonical'), cpu, rdx)).eqz(), () => gp0(f, lib, cpu)),
+      f.if(
+        f
+          .callValue(lib('canonical'), cpu, rcx)
+          .and(f.callValue(lib('canonical'), cpu, rdx))
+          .eqz(),
+        () => gp0(f, lib, cpu),
+      ),
     );
     f.store('32', cpu, f.let(select(wide, cs.add(40), cs.add(24))), CPU.scratch);
     f.call(lib('flat_segments'), cpu, f.let(select(wide, cs.add(32), cs.add(16))), i32(3), wide);
@@ -429,11 +598,18 @@ export const systemRoutines: readonly Routine[] = [
     const entry = f.callValue(lib('ld32'), cpu, f.p(1).shl(2).zext());
     const flags = f.let(f.load('32', cpu, CPU.eflags).or(f.callValue(lib('status_flags'), cpu)));
     const low = f.let(flags.and(FLAG.IOPL).ne(FLAG.IOPL));
-    const image = f.let(select(low, flags.and(~FLAG.IF).or(flags.and(FLAG.VIF).shrU(10)).or(FLAG.IOPL), flags));
+    const image = f.let(
+      select(low, flags.and(~FLAG.IF).or(flags.and(FLAG.VIF).shrU(10)).or(FLAG.IOPL), flags),
+    );
     f.call(lib('push16'), cpu, image);
     f.call(lib('push16'), cpu, f.load('32', cpu, segField(CS, SEG.selector)));
     f.call(lib('push16'), cpu, f.load('32', cpu, CPU.rip));
-    f.store('32', cpu, f.load('32', cpu, CPU.eflags).and(select(low, i32(~(FLAG.TF | FLAG.VIF)), i32(~(FLAG.TF | FLAG.IF)))), CPU.eflags);
+    f.store(
+      '32',
+      cpu,
+      f.load('32', cpu, CPU.eflags).and(select(low, i32(~(FLAG.TF | FLAG.VIF)), i32(~(FLAG.TF | FLAG.IF)))),
+      CPU.eflags,
+    );
     f.call(lib('set_real_segment'), cpu, i32(CS), entry.shrU(16));
     f.store('64', cpu, entry.and(0xffff).zext(), CPU.rip);
   }),
@@ -471,11 +647,17 @@ export const systemRoutines: readonly Routine[] = [
     f.store('32', cpu, i32(0), CPU.scratch);
     f.if(selector.and(0xfffc).eqz(), () => f.return(i64(0)));
     const local = f.let(selector.and(4));
-    f.if(local.bool().and(f.load('32', cpu, segField(6, SEG.attr)).and(ATTR.unusable).bool()), () => f.return(i64(0)));
-    const limit = f.let(select(local, f.load('32', cpu, segField(6, SEG.limit)), f.load('32', cpu, segField(8, SEG.limit))));
+    f.if(local.bool().and(f.load('32', cpu, segField(6, SEG.attr)).and(ATTR.unusable).bool()), () =>
+      f.return(i64(0)),
+    );
+    const limit = f.let(
+      select(local, f.load('32', cpu, segField(6, SEG.limit)), f.load('32', cpu, segField(8, SEG.limit))),
+    );
     f.if(selector.or(7).gtU(limit), () => f.return(i64(0)));
     f.store('32', cpu, i32(1), CPU.scratch);
-    const base = f.let(select(local, f.load('64', cpu, segField(6, SEG.base)), f.load('64', cpu, segField(8, SEG.base))));
+    const base = f.let(
+      select(local, f.load('64', cpu, segField(6, SEG.base)), f.load('64', cpu, segField(8, SEG.base))),
+    );
     f.return(f.callValue(lib('ld64_sys'), cpu, base.add(selector.and(0xfff8).zext())));
     f.unreachable();
   }),

@@ -2,7 +2,13 @@
 
 export type WasmType = 'i32' | 'i64' | 'f32' | 'f64' | 'v128';
 
-export const TYPE_CODE: Readonly<Record<WasmType, number>> = { i32: 0x7f, i64: 0x7e, f32: 0x7d, f64: 0x7c, v128: 0x7b };
+export const TYPE_CODE: Readonly<Record<WasmType, number>> = {
+  i32: 0x7f,
+  i64: 0x7e,
+  f32: 0x7d,
+  f64: 0x7c,
+  v128: 0x7b,
+};
 
 /** A growing byte buffer with the LEB128 forms of the binary format. */
 export class Bytes {

@@ -114,7 +114,9 @@ export class FunctionBuilder {
   }
 
   #typeOf(index: number): WasmType {
-    return (index < this.params.length ? this.paramTypes[index] : this.#localTypes[index - this.params.length]) as WasmType;
+    return (
+      index < this.params.length ? this.paramTypes[index] : this.#localTypes[index - this.params.length]
+    ) as WasmType;
   }
 
   // Control flow.
@@ -262,10 +264,12 @@ export class FunctionBuilder {
 
   // Calls.
   #emitArgs(fn: { name: string; params: readonly WasmType[] }, args: readonly Operand[]): readonly Val[] {
-    if (args.length !== fn.params.length) throw new Error(`${fn.name} takes ${fn.params.length} arguments, got ${args.length}`);
+    if (args.length !== fn.params.length)
+      throw new Error(`${fn.name} takes ${fn.params.length} arguments, got ${args.length}`);
     return args.map((arg, index) => {
       const value = toVal(arg, fn.params[index] as WasmType);
-      if (value.t !== fn.params[index]) throw new Error(`${fn.name}: argument ${index} is ${value.t}, not ${String(fn.params[index])}`);
+      if (value.t !== fn.params[index])
+        throw new Error(`${fn.name}: argument ${index} is ${value.t}, not ${String(fn.params[index])}`);
       return value;
     });
   }
@@ -290,7 +294,12 @@ export class FunctionBuilder {
     );
   }
   /** Calls through the function table (index 0) with a type that the module knows. */
-  callIndirect(typeIndex: number, tableIndex: Val, results: readonly WasmType[], ...args: readonly Val[]): void {
+  callIndirect(
+    typeIndex: number,
+    tableIndex: Val,
+    results: readonly WasmType[],
+    ...args: readonly Val[]
+  ): void {
     for (const arg of args) arg.emit(this.out);
     tableIndex.emit(this.out);
     this.out.u8(0x11);
@@ -324,7 +333,12 @@ export class FunctionBuilder {
 
   // Memory 0. Offsets are constants in bytes; every access is marked unaligned.
   /** A load as `type`; lazily written: bind it with `let` unless it is used at once. */
-  load(width: LoadWidth, address: Val, offset = 0, type: 'i32' | 'i64' = width === '64' ? 'i64' : 'i32'): Val {
+  load(
+    width: LoadWidth,
+    address: Val,
+    offset = 0,
+    type: 'i32' | 'i64' = width === '64' ? 'i64' : 'i32',
+  ): Val {
     if (width === 'v128') {
       return new Val('v128', (out) => {
         address.emit(out);
@@ -341,12 +355,26 @@ export class FunctionBuilder {
       out.u32(offset);
     });
   }
-  store(width: '8' | '16' | '32' | '64' | 'v128' | 'f64' | 'f32', address: Val, value: Operand, offset = 0): void {
-    const natural: WasmType = width === '64' ? 'i64' : width === 'v128' || width === 'f64' || width === 'f32' ? width : 'i32';
+  store(
+    width: '8' | '16' | '32' | '64' | 'v128' | 'f64' | 'f32',
+    address: Val,
+    value: Operand,
+    offset = 0,
+  ): void {
+    const natural: WasmType =
+      width === '64' ? 'i64' : width === 'v128' || width === 'f64' || width === 'f32' ? width : 'i32';
     const typed = toVal(value, natural);
     address.emit(this.out);
     typed.emit(this.out);
-    const code = { '8': [0x3a, 0x3c], '16': [0x3b, 0x3d], '32': [0x36, 0x3e], '64': [-1, 0x37], f32: [-1, -1], f64: [-1, -1], v128: [-1, -1] }[width];
+    const code = {
+      '8': [0x3a, 0x3c],
+      '16': [0x3b, 0x3d],
+      '32': [0x36, 0x3e],
+      '64': [-1, 0x37],
+      f32: [-1, -1],
+      f64: [-1, -1],
+      v128: [-1, -1],
+    }[width];
     if (width === 'v128') this.out.u8(0xfd, 0x0b, 0);
     else if (width === 'f64') this.out.u8(0x39, 0);
     else if (width === 'f32') this.out.u8(0x38, 0);

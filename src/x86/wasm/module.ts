@@ -43,7 +43,12 @@ export class ModuleBuilder {
   }
 
   /** Imports come before the first declared function, since they number first. */
-  importFunction(module: string, name: string, params: readonly WasmType[], results: readonly WasmType[]): FunctionRef {
+  importFunction(
+    module: string,
+    name: string,
+    params: readonly WasmType[],
+    results: readonly WasmType[],
+  ): FunctionRef {
     if (this.#sealed) throw new Error(`import ${name} after the first function`);
     this.#imports.push({ module, name, type: this.type(params, results) });
     return { name, index: this.#imports.length - 1, params, results };
@@ -75,7 +80,12 @@ export class ModuleBuilder {
     entry.body = f.finish();
   }
 
-  func(name: string, params: readonly WasmType[], results: readonly WasmType[], body: (f: FunctionBuilder) => void): FunctionRef {
+  func(
+    name: string,
+    params: readonly WasmType[],
+    results: readonly WasmType[],
+    body: (f: FunctionBuilder) => void,
+  ): FunctionRef {
     const ref = this.declare(name, params, results);
     this.define(ref, body);
     return ref;

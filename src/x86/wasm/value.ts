@@ -44,7 +44,13 @@ export class Val {
     return value;
   }
 
-  #bin(other: Operand, op32: number, op64: number, fold: ((a: bigint, b: bigint) => bigint) | null, compare = false): Val {
+  #bin(
+    other: Operand,
+    op32: number,
+    op64: number,
+    fold: ((a: bigint, b: bigint) => bigint) | null,
+    compare = false,
+  ): Val {
     const right = this.#same(other);
     if (this.t !== 'i32' && this.t !== 'i64') throw new Error(`integer operator on ${this.t}`);
     if (fold !== null && this.c !== undefined && right.c !== undefined) {
