@@ -16,7 +16,16 @@ import { Engine } from '../x86/engine.ts';
 import { CPU, CS, EXIT, PENDING, RUN, SEG, segField } from '../x86/layout.ts';
 import { planMemory } from '../x86/memory-plan.ts';
 import { createHostView } from './host-view.ts';
-import { complete, configureVcpu, inject, readExit, read64, setRegisters, write64 } from './vcpu.ts';
+import {
+  complete,
+  configureVcpu,
+  inject,
+  readExit,
+  read64,
+  setRegisters,
+  startRegisters,
+  write64,
+} from './vcpu.ts';
 
 export type Turn =
   | { readonly kind: 'run'; readonly vp: number; readonly instructions: number }
@@ -374,7 +383,12 @@ export class Machine {
           break;
         }
         case 'start-context':
-          throw new Error('HvCallStartVirtualProcessor is not connected');
+          setRegisters(
+            engine,
+            engine.cpu(action.vp),
+            startRegisters(action.context, this.config.initRegisters),
+          );
+          break;
         case 'flush-tlb':
           for (const vp of action.vps) engine.tlbFlush(engine.cpu(vp));
           break;

@@ -130,6 +130,53 @@ export function setRegisters(engine: Engine, cpu: number, r: InitialRegisters): 
   engine.updateMode(cpu);
 }
 
+/**
+ * Registers of HV_INITIAL_VP_CONTEXT (TLFS, HvCallStartVirtualProcessor; 224 bytes): what it does not name stays as
+ * INIT leaves it.
+ */
+export function startRegisters(context: Uint8Array, init: InitialRegisters): InitialRegisters {
+  const view = new DataView(context.buffer, context.byteOffset, context.byteLength);
+  const u64 = (at: number): bigint => view.getBigUint64(at, true);
+  const segment = (index: number): SegmentRegister => {
+    const at = 24 + index * 16;
+    const bits = view.getUint16(at + 14, true);
+    return {
+      base: u64(at),
+      limit: view.getUint32(at + 8, true),
+      selector: view.getUint16(at + 12, true),
+      attributes: (bits & 0xff) | ((bits >> 4) & 0xf00),
+    };
+  };
+  const table = (at: number): { base: bigint; limit: number } => ({
+    limit: view.getUint16(at + 6, true),
+    base: u64(at + 8),
+  });
+  const [cs, ds, es, fs, gs, ss, tr, ldtr] = [0, 1, 2, 3, 4, 5, 6, 7].map(segment) as [
+    SegmentRegister,
+    SegmentRegister,
+    SegmentRegister,
+    SegmentRegister,
+    SegmentRegister,
+    SegmentRegister,
+    SegmentRegister,
+    SegmentRegister,
+  ];
+  return {
+    ...init,
+    gprs: init.gprs.map((value, n) => (n === 4 ? u64(8) : value)),
+    rip: u64(0),
+    rflags: u64(16),
+    ...{ cs, ds, es, fs, gs, ss, tr, ldtr },
+    idtr: table(152),
+    gdtr: table(168),
+    efer: u64(184),
+    cr0: u64(192),
+    cr3: u64(200),
+    cr4: u64(208),
+    pat: u64(216),
+  };
+}
+
 export function rflags(engine: Engine, cpu: number): number {
   return (engine.view.getUint32(cpu + CPU.eflags, true) | engine.statusFlags(cpu)) >>> 0;
 }
