@@ -19,6 +19,7 @@ import {
   SEG,
   SS,
   TR,
+  VEC,
   segField,
 } from '../x86/layout.ts';
 import { EFER } from '../x86/registers.ts';
@@ -293,6 +294,13 @@ export function inject(engine: Engine, cpu: number, vector: number): void {
   raise(engine, cpu, RAISE.external, vector);
 }
 
+/** Intel SDM vol. 3, table 6-4: 0 benign, 1 contributory, 2 page faults and #VE, 3 double fault. */
+export function eventClass(vector: number): 0 | 1 | 2 | 3 {
+  if ([0, 10, 11, 12, 13].includes(vector)) return 1;
+  if (vector === VEC.PF || vector === VEC.VE) return 2;
+  return vector === VEC.DF ? 3 : 0;
+}
+
 function raise(engine: Engine, cpu: number, kind: number, vector: number, errorCode?: number): void {
   const { view } = engine;
   view.setUint32(cpu + CPU.raiseKind, kind, true);
@@ -301,11 +309,7 @@ function raise(engine: Engine, cpu: number, kind: number, vector: number, errorC
   view.setUint32(cpu + CPU.raiseError, errorCode ?? 0, true);
   view.setUint32(cpu + CPU.deliver, 1, true);
   view.setUint32(cpu + CPU.delivering, vector + 1, true);
-  view.setUint32(
-    cpu + CPU.deliveringClass,
-    kind === RAISE.fault && [0, 10, 11, 12, 13].includes(vector) ? 1 : 0,
-    true,
-  );
+  view.setUint32(cpu + CPU.deliveringClass, kind === RAISE.fault ? eventClass(vector) : 0, true);
   view.setUint32(cpu + CPU.answers, 0, true);
   view.setUint32(cpu + CPU.answersUsed, 0, true);
 }

@@ -4,7 +4,7 @@ import { buildOpcodeTable, parseEncoding, type Entry } from './encoding.ts';
 import type { Def, Feature } from './defs/def.ts';
 import { deviceNotAvailable, tooLong, undefinedOpcode } from './defs/pseudo.ts';
 import { buildInterpreter } from './interpreter.ts';
-import { CPU, ENGINE, PAGEFLAG, PENDING, RUN, SPECIAL, TLB } from './layout.ts';
+import { CPU, ENGINE, PAGEFLAG, PENDING, RAISE, RUN, SPECIAL, TLB } from './layout.ts';
 import type { MemoryPlan } from './memory-plan.ts';
 import type { Routine } from './runtime/library.ts';
 
@@ -179,8 +179,10 @@ export class Engine {
       const reason = this.#exports.run(cpu);
       if (reason !== RUN.decode) return reason as RunReason;
       const ok = this.blocks.prepare(cpu, (low, high) => this.#exports.try_second_page(cpu, join(low, high)));
+      if (ok) continue;
       // The second page of an instruction is not there: its fault is delivered first.
-      if (!ok) view.setUint32(cpu + CPU.deliver, 1, true);
+      if (view.getUint32(cpu + CPU.raiseKind, true) === RAISE.exit) return RUN.exit;
+      view.setUint32(cpu + CPU.deliver, 1, true);
     }
   }
 
@@ -205,7 +207,12 @@ export class Engine {
   }
   /** Guest-physical address of `va` for a supervisor read, or undefined. */
   translate(cpu: number, va: bigint): number | undefined {
-    if (this.#exports.try_translate(cpu, va, 0) === 0) return undefined;
+    // An event that waits for its delivery keeps its description.
+    const kept = this.u8.slice(cpu + CPU.raiseKind, cpu + CPU.delivering);
+    const found = this.#exports.try_translate(cpu, va, 0) !== 0;
+    this.u8.set(kept, cpu + CPU.raiseKind);
+    this.view.setUint32(cpu + CPU.stageExit, 0, true);
+    if (!found) return undefined;
     return Number(this.view.getBigUint64(cpu + CPU.stageGpa, true));
   }
 }

@@ -445,7 +445,24 @@ function writeRun(
           leave(RUN.exit);
         });
         f.store('32', cpu, i32(1), CPU.deliver);
-        f.if(f.callValue(lib('begin_delivery'), cpu), () => {
+        const outcome = f.callValue(lib('begin_delivery'), cpu);
+        f.if(outcome.eq(2), () => {
+          // Intercepted, like a fault: RIP of a software exception is that of its instruction (SDM vol. 3, 29.1).
+          f.store('32', cpu, i32(0), CPU.deliver);
+          f.store('32', cpu, i32(EXIT.exception), CPU.stageExit);
+          f.store('32', cpu, kind, CPU.stageKind);
+          f.store('32', cpu, i32(RAISE.exit), CPU.raiseKind);
+          f.if(ip.get.bool().and(kind.eq(RAISE.software)), () =>
+            f.store(
+              '64',
+              cpu,
+              f.load('64', ip.get, REC.next).sub(f.load('8u', ip.get, REC.length, 'i64')),
+              CPU.rip,
+            ),
+          );
+          leave(RUN.exit);
+        });
+        f.if(outcome, () => {
           // A fault while a double fault is delivered: shutdown.
           f.store('32', cpu, i32(RAISE.exit), CPU.raiseKind);
           f.store('32', cpu, i32(EXIT.tripleFault), CPU.raiseVector);

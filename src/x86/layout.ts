@@ -145,6 +145,25 @@ export const CPU = {
   /** u32 each: RF and shadow bits that the stepped instruction consumed. */
   steppedRf: 0x958,
   steppedShadow: 0x95c,
+  /**
+   * An exit that a second stage raises (routine `stage_exit`): u32 code (0: none), u32 the kind of event that was being
+   * delivered, u64 guest-physical address, u64 information. It uses up no answer and leaves the raise fields alone, so
+   * that the instruction or the delivery can simply be repeated.
+   */
+  stageExit: 0x968,
+  stageKind: 0x96c,
+  stageExitGpa: 0x970,
+  stageExitInfo: 0x978,
+  /** u64: linear address of the last page walk; u32: 0 while its tables are read, 1 behind it. */
+  walkAddress: 0x980,
+  walkDone: 0x9ac,
+  /** Guest/host mask and read shadow of CR0 and CR4 (Intel SDM vol. 3, 25.6.6): u64 each, mask 0 without a hypervisor's. */
+  cr0Mask: 0x988,
+  cr0Shadow: 0x990,
+  cr4Mask: 0x998,
+  cr4Shadow: 0x9a0,
+  /** u32: exceptions that leave for the outside instead of being delivered. */
+  exceptionBitmap: 0x9a8,
   /** PDPTE registers of PAE paging: 4 * 8. */
   pdpte: 0x5e0, // -> 0x600
 
@@ -362,6 +381,9 @@ export const JUMP = { entries: 32768, rip: 0, host: 8, mode: 12, record: 16, sec
 /** Cases of the interpreter's switch before the hot ones. */
 export const CASE = { cold: 0, coldJump: 1, coldSync: 2, end: 3, stale: 4, stop: 5, hot: 6 } as const;
 
+/** Low byte of `info` of an intercepted control-register write: MOV, CLTS, LMSW. */
+export const CONTROL_EXIT = { mov: 0, clts: 2, lmsw: 3 } as const;
+
 /** Bits of `CPU.pending`. */
 export const PENDING = {
   /** A maskable interrupt waits at the owner of the local APIC. */
@@ -432,6 +454,7 @@ export const VEC = {
   AC: 17,
   MC: 18,
   XM: 19,
+  VE: 20,
 } as const;
 
 /** What an instruction asks of the outside: exit codes in `raiseVector` when `raiseKind` is RAISE.exit. */
@@ -458,13 +481,15 @@ export const EXIT = {
   pause: 13,
   /** Shutdown: a fault while delivering a double fault. */
   tripleFault: 14,
-  /** Intercepted: RDTSC(P), RDPMC, CR and DR access, XSETBV, INVLPG...; see intercepts.ts. info: which. */
+  /** Intercepted write to a control register. info: CONTROL_EXIT kind and number << 8; info2: value; info3: CR0 or CR4 as it is. */
   intercept: 15,
   /** Nested (second-stage) fault. info: gpa; info2: access bits. */
   nestedPageFault: 16,
   /** Write to CR8 / TPR: info: new value. Answered by the APIC's owner. */
   writeCr8: 17,
   readCr8: 18,
+  /** An exception of the exception bitmap; the raise fields describe it as for delivery, but for raiseVector and raiseKind. */
+  exception: 19,
   /** Platform rows number theirs from here. */
   platform: 64,
 } as const;

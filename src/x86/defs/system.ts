@@ -1,5 +1,6 @@
 /** System instructions (Intel SDM vol. 2 and 3; AMD APM vol. 3 ch. 4). */
 import {
+  CONTROL_EXIT,
   CPU,
   CS,
   DS,
@@ -442,11 +443,11 @@ export const systemDefs: readonly Def[] = [
       f.switch(
         n,
         [
-          () => value.set(e.field64(CPU.cr0)),
+          () => value.set(control(e, CPU.cr0, CPU.cr0Mask, CPU.cr0Shadow)),
           undefined,
           () => value.set(e.field64(CPU.cr2)),
           () => value.set(e.field64(CPU.cr3)),
-          () => value.set(e.field64(CPU.cr4)),
+          () => value.set(control(e, CPU.cr4, CPU.cr4Mask, CPU.cr4Shadow)),
           undefined,
           undefined,
           undefined,
@@ -472,7 +473,7 @@ export const systemDefs: readonly Def[] = [
       f.switch(
         n,
         [
-          () => e.call('write_cr0', e.cpu, value),
+          () => e.call('write_cr0', e.cpu, value, i32(CONTROL_EXIT.mov)),
           undefined,
           () => e.setField64(CPU.cr2, value),
           () => e.call('write_cr3', e.cpu, value),
@@ -505,8 +506,18 @@ export const systemDefs: readonly Def[] = [
     enc: ['0F06 -'],
     ends: 'sync',
     sem: (e) => {
+      const { f } = e;
       cpl0(e);
-      e.setField64(CPU.cr0, e.field64(CPU.cr0).and(~BigInt(CR0.TS)));
+      // A hypervisor that owns TS sees it where its shadow is set, and otherwise there is nothing to clear.
+      f.if(
+        e.field64(CPU.cr0Mask).and(BigInt(CR0.TS)).ne(0),
+        () =>
+          f.if(e.field64(CPU.cr0Shadow).and(BigInt(CR0.TS)).ne(0), () => {
+            const value = f.let(e.field64(CPU.cr0).and(~BigInt(CR0.TS)));
+            e.ask(EXIT.intercept, CONTROL_EXIT.clts, value, e.field64(CPU.cr0));
+          }),
+        () => e.setField64(CPU.cr0, e.field64(CPU.cr0).and(~BigInt(CR0.TS))),
+      );
     },
   },
   {
@@ -514,7 +525,7 @@ export const systemDefs: readonly Def[] = [
     enc: ['0F01 /4 Edw='],
     sem: (e) => {
       checkUmip(e);
-      storeSelector(e, e.field32(CPU.cr0));
+      storeSelector(e, e.f.let(control(e, CPU.cr0, CPU.cr0Mask, CPU.cr0Shadow).wrap()));
     },
   },
   {
@@ -524,9 +535,9 @@ export const systemDefs: readonly Def[] = [
     sem: (e) => {
       cpl0(e);
       // PE can be set but not cleared.
-      const old = e.field64(CPU.cr0);
+      const old = control(e, CPU.cr0, CPU.cr0Mask, CPU.cr0Shadow);
       const value = e.f.let(e.get(0).and(15).zext());
-      e.call('write_cr0', e.cpu, old.and(-15n).or(value).or(old.and(1)));
+      e.call('write_cr0', e.cpu, e.f.let(old.and(-15n).or(value).or(old.and(1))), i32(CONTROL_EXIT.lmsw));
     },
   },
   {
@@ -691,6 +702,12 @@ export const systemDefs: readonly Def[] = [
   { name: 'rdseed', feature: 'rdseed', enc: ['NR 0FC7 /7:r Rv='], sem: random },
   { name: 'serialize', feature: 'serialize', enc: ['NP 0F01 =E8 -'], ends: 'sync', sem: () => undefined },
 ];
+
+/** CR0 or CR4 as the guest reads it: bits that a hypervisor owns come from its read shadow. */
+function control(e: Sem, register: number, mask: number, shadow: number): Val {
+  const owned = e.field64(mask);
+  return e.f.let(e.field64(register).and(owned.not()).or(e.field64(shadow).and(owned)));
+}
 
 /** CR0, CR2, CR3, CR4, CR8 exist; another number is #UD at every privilege. */
 function requireControlRegister(e: Sem, n: Val): void {

@@ -88,7 +88,7 @@ function protectedStack(
 export const eventRoutines: readonly Routine[] = [
   /**
    * A new event was raised: decides what is to be delivered if one was already under way (double faults). Returns 1 for
-   * shutdown.
+   * shutdown, 2 when a hypervisor intercepts the exception: it sees what was under way in CPU.delivering.
    */
   routine('begin_delivery', ['i32'], ['i32'], (f, lib) => {
     const cpu = f.p(0);
@@ -109,11 +109,13 @@ export const eventRoutines: readonly Routine[] = [
     const first = f.let(f.load('32', cpu, CPU.delivering));
     const vector = f.let(f.load('32', cpu, CPU.raiseVector));
     const kind = f.let(f.load('32', cpu, CPU.raiseKind));
-    // 0 benign, 1 contributory, 2 page fault. Interrupts and software interrupts are benign.
+    const bitmap = f.let(f.load('32', cpu, CPU.exceptionBitmap));
+    f.if(vector.ltU(32).and(kind.ne(RAISE.external)).and(bitmap.shrU(vector)).and(1), () => f.return(i32(2)));
+    // 0 benign, 1 contributory, 2 page fault (#VE too). Interrupts and software interrupts are benign.
     const isFault = f.let(kind.eq(RAISE.fault));
     const cls = f.let(
       select(
-        isFault.and(vector.eq(VEC.PF)),
+        isFault.and(vector.eq(VEC.PF).or(vector.eq(VEC.VE))),
         i32(2),
         isFault.and(vector.ltU(32)).and(i32(CONTRIBUTORY).shrU(vector).and(1)),
       ),
@@ -135,7 +137,7 @@ export const eventRoutines: readonly Routine[] = [
         f.store('32', cpu, i32(0), CPU.raiseError);
         f.store('32', cpu, i32(VEC.DF + 1), CPU.delivering);
         f.store('32', cpu, i32(3), CPU.deliveringClass);
-        f.return(i32(0));
+        f.return(bitmap.shrU(VEC.DF).and(1).shl(1));
       });
     });
     f.store('32', cpu, vector.add(1), CPU.delivering);

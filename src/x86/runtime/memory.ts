@@ -98,6 +98,16 @@ export function raiseRoutines(tag: TagRef): readonly Routine[] {
       f.store('64', cpu, f.p(1), CPU.raiseInfo);
       f.throw(tag);
     }),
+    /** Leaves for the outside because of a guest-physical access: code, address, information. See CPU.stageExit. */
+    routine('stage_exit', ['i32', 'i32', 'i64', 'i64'], [], (f) => {
+      const cpu = f.p(0);
+      f.store('32', cpu, f.p(1), CPU.stageExit);
+      f.store('64', cpu, f.p(2), CPU.stageExitGpa);
+      f.store('64', cpu, f.p(3), CPU.stageExitInfo);
+      f.store('32', cpu, f.load('32', cpu, CPU.raiseKind), CPU.stageKind);
+      f.store('32', cpu, i32(RAISE.exit), CPU.raiseKind);
+      f.throw(tag);
+    }),
     /** See Sem.ask: gives the address of the answer, or leaves with EXIT code `code`. */
     routine('ask', ['i32', 'i32', 'i64', 'i64', 'i64'], ['i32'], (f) => {
       const cpu = f.p(0);

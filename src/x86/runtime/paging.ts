@@ -58,11 +58,14 @@ export const pagingRoutines: readonly Routine[] = [
     const access = f.p(2);
     const user = f.p(3);
     const ac = f.p(4);
+    f.store('64', cpu, va, CPU.walkAddress);
+    f.store('32', cpu, i32(0), CPU.walkDone);
     const cr0 = f.let(f.load('32', cpu, CPU.cr0));
     const cr4 = f.let(f.load('32', cpu, CPU.cr4));
     const efer = f.let(f.load('32', cpu, CPU.efer));
     f.if(cr0.and(CR0.PG).eqz(), () => {
       f.store('64', cpu, va.and(0xffffffffn), CPU.stageGpa);
+      f.store('32', cpu, i32(1), CPU.walkDone);
       f.return(i32(1 | (TLBFLAG.large << 8) | (21 << 16)));
     });
     const nxe = f.let(efer.and(EFER.NXE).bool());
@@ -227,6 +230,7 @@ export const pagingRoutines: readonly Routine[] = [
     const dirty = f.let(write.or(leaf.get.wrap().shrU(6).and(1)));
     const offsetMask = f.let(i64(1).shl(shift.get.zext()).sub(1));
     f.store('64', cpu, leaf.get.and(ADDRESS_MASK).and(offsetMask.not()).or(va.and(offsetMask)), CPU.stageGpa);
+    f.store('32', cpu, i32(1), CPU.walkDone);
     const global = f.let(leaf.get.wrap().shrU(8).and(cr4.shrU(7)).and(1));
     f.return(
       mayWrite.get

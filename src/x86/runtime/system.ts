@@ -1,5 +1,6 @@
 /** Control registers, debug registers, MSRs, ports, fast system calls. */
 import {
+  CONTROL_EXIT,
   CPU,
   CS,
   FLAG,
@@ -112,12 +113,54 @@ function canonicalMsr(f: FunctionBuilder, cpu: Val, value: Val): Val {
   return value.shl(unused).shrS(unused).eq(value);
 }
 
+/** A write to CR0 or CR4 that a hypervisor's mask claims leaves for the outside; when it is answered it is done. */
+function intercepted(
+  f: FunctionBuilder,
+  lib: Library,
+  cpu: Val,
+  register: 0 | 4,
+  value: Val,
+  how: Val,
+): void {
+  const [mask, shadow, current] =
+    register === 0 ? [CPU.cr0Mask, CPU.cr0Shadow, CPU.cr0] : [CPU.cr4Mask, CPU.cr4Shadow, CPU.cr4];
+  const owned = f.let(f.load('64', cpu, mask));
+  f.if(owned.ne(0), () => {
+    f.if(
+      value
+        .xor(f.load('64', cpu, shadow))
+        .and(owned)
+        .ne(0),
+      () => {
+        f.call(
+          lib('ask'),
+          cpu,
+          i32(EXIT.intercept),
+          how.or(register << 8).zext(),
+          value,
+          f.load('64', cpu, current),
+        );
+        f.return();
+      },
+    );
+  });
+}
+
 export const systemRoutines: readonly Routine[] = [
   /** What changes when CR0 becomes `value`: checks, LMA, PDPTEs, TLB. SDM vol. 3, 2.5 and 4.1. */
-  routine('write_cr0', ['i32', 'i64'], [], (f, lib) => {
+  routine('write_cr0', ['i32', 'i64', 'i32'], [], (f, lib) => {
     const cpu = f.p(0);
-    const value = f.let(f.p(1).wrap().or(CR0.ET));
     f.if(f.p(1).shrU(32).ne(0), () => gp0(f, lib, cpu));
+    intercepted(f, lib, cpu, 0, f.p(1), f.p(2));
+    const owned = f.let(f.load('32', cpu, CPU.cr0Mask));
+    const value = f.let(
+      f
+        .p(1)
+        .wrap()
+        .or(CR0.ET)
+        .and(owned.not())
+        .or(f.load('32', cpu, CPU.cr0).and(owned)),
+    );
     f.if(value.and(CR0.PG).bool().and(value.and(CR0.PE).eqz()), () => gp0(f, lib, cpu));
     f.if(value.and(CR0.NW).bool().and(value.and(CR0.CD).eqz()), () => gp0(f, lib, cpu));
     const old = f.let(f.load('32', cpu, CPU.cr0));
@@ -207,11 +250,14 @@ export const systemRoutines: readonly Routine[] = [
   }),
   routine('write_cr4', ['i32', 'i64'], [], (f, lib) => {
     const cpu = f.p(0);
-    const value = f.let(f.p(1).wrap());
+    intercepted(f, lib, cpu, 4, f.p(1), i32(CONTROL_EXIT.mov));
+    const owned = f.let(f.load('32', cpu, CPU.cr4Mask));
     const old = f.let(f.load('32', cpu, CPU.cr4));
+    const value = f.let(f.p(1).wrap().and(owned.not()).or(old.and(owned)));
     f.if(
       f
         .p(1)
+        .and(owned.zext().not())
         .and(f.load('64', cpu, CPU.cr4Allowed).not())
         .ne(0),
       () => gp0(f, lib, cpu),
