@@ -13,6 +13,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { COMPUTE_GUESTS, IDLE_GUEST, type ComputeGuest } from '../guests/compute.ts';
+import { geometricMean, median } from './statistics.ts';
 
 const { values: options } = parseArgs({
   options: {
@@ -84,16 +85,6 @@ function run(machine: Machine, image: string): Run {
     output: child.stdout + (child.status === EXPECTED_STATUS ? '' : child.stderr),
   };
 }
-
-function median(values: readonly number[]): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  const upper = sorted[middle] ?? NaN;
-  return sorted.length % 2 === 1 ? upper : (upper + (sorted[middle - 1] ?? NaN)) / 2;
-}
-
-const geometricMean = (values: readonly number[]): number =>
-  Math.exp(values.reduce((sum, value) => sum + Math.log(value), 0) / values.length);
 
 const digits = (output: string): string => /[0-9a-f]{16}/.exec(output)?.[0] ?? '';
 
