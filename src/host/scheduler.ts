@@ -3,7 +3,7 @@
  * over. The machine offers turns; which VP gets one, and for how long, is decided here.
  */
 
-import { hasExternal, hasInterrupt, hasNmi } from './interrupts.ts';
+import { hasExternal, hasInterrupt, hasNmi } from '../chipset/partition/interrupts.ts';
 import type { HostState, VpState } from './state.ts';
 
 export type Turn =

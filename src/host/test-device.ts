@@ -6,7 +6,7 @@
 import { EVENT_FLAG_COUNT } from '../abi/hyperv/synic.ts';
 import { STATUS, type Status } from '../abi/hyperv/hypercall.ts';
 import { synicRaise } from '../chipset/synic.ts';
-import { postMessage, raise, signalEvent } from './messages.ts';
+import { postMessage, raise, signalEvent } from '../chipset/partition/messages.ts';
 import type { HostCall } from './state.ts';
 
 export const TEST_DEVICE_PORT = 0x3000;

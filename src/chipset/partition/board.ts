@@ -6,33 +6,24 @@
  * takes a zero for "busy" or "present".
  */
 
-import {
-  PM,
-  PM_STATUS,
-  pmAdvance,
-  pmInterrupt,
-  pmNextEvent,
-  pmRaise,
-  pmRead,
-  pmWrite,
-} from '../chipset/pm.ts';
-import { rtcAdvance, rtcInterrupt, rtcNextEvent, rtcRead, rtcWrite } from '../chipset/rtc.ts';
-import { EVENT, EVENT_CLASS } from '../abi/events.ts';
-import type { EndReason } from '../seats/actions.ts';
+import { PM, PM_STATUS, pmAdvance, pmInterrupt, pmNextEvent, pmRaise, pmRead, pmWrite } from '../pm.ts';
+import { rtcAdvance, rtcInterrupt, rtcNextEvent, rtcRead, rtcWrite } from '../rtc.ts';
+import { EVENT, EVENT_CLASS } from '../../abi/events.ts';
+import type { EndReason } from '../../seats/actions.ts';
 import { IOAPIC_PAGE, ioApicRead, ioApicWrite, setLine } from './interrupts.ts';
 import { serialAdvance, serialNextEvent, serialRead, serialWrite, UNITS } from './serial.ts';
-import type { HostCall, HostState } from './state.ts';
+import type { PartitionCall, PartitionState } from './state.ts';
 
 /** An 8-bit device: wider accesses are one for each port, as on the bus. */
 interface ByteDevice {
-  readonly read: (call: HostCall, offset: number) => number;
-  readonly write: (call: HostCall, offset: number, value: number) => void;
+  readonly read: (call: PartitionCall, offset: number) => number;
+  readonly write: (call: PartitionCall, offset: number, value: number) => void;
 }
 
 interface PortRange {
   readonly first: number;
   readonly count: number;
-  readonly present: (state: HostState) => boolean;
+  readonly present: (state: PartitionState) => boolean;
   readonly device: ByteDevice;
 }
 
@@ -64,7 +55,7 @@ for (const range of RANGES) {
 }
 
 /** IN. */
-export function boardRead(call: HostCall, port: number, size: number): number {
+export function boardRead(call: PartitionCall, port: number, size: number): number {
   let value = 0;
   for (let i = 0; i < size; i++) {
     const range = claimed(call, port + i);
@@ -75,25 +66,25 @@ export function boardRead(call: HostCall, port: number, size: number): number {
 }
 
 /** OUT. */
-export function boardWrite(call: HostCall, port: number, size: number, value: number): void {
+export function boardWrite(call: PartitionCall, port: number, size: number, value: number): void {
   for (let i = 0; i < size; i++) {
     const range = claimed(call, port + i);
     range?.device.write(call, port + i - range.first, (value >>> (8 * i)) & 0xff);
   }
 }
 
-function claimed({ state }: HostCall, port: number): PortRange | undefined {
+function claimed({ state }: PartitionCall, port: number): PortRange | undefined {
   const range = rangeOfPort.get(port);
   return range?.present(state) === true ? range : undefined;
 }
 
 /** A read of memory that is none: low and high half. */
-export function boardReadMemory(call: HostCall, gpa: number, size: number): readonly [number, number] {
+export function boardReadMemory(call: PartitionCall, gpa: number, size: number): readonly [number, number] {
   if (isIoApic(gpa)) return [ioApicRead(call, gpa - IOAPIC_PAGE), 0];
   return [size >= 4 ? 0xffff_ffff : (1 << (8 * size)) - 1, size === 8 ? 0xffff_ffff : 0];
 }
 
-export function boardWriteMemory(call: HostCall, gpa: number, lo: number): void {
+export function boardWriteMemory(call: PartitionCall, gpa: number, lo: number): void {
   if (isIoApic(gpa)) ioApicWrite(call, gpa - IOAPIC_PAGE, lo);
 }
 
@@ -101,45 +92,45 @@ function isIoApic(gpa: number): boolean {
   return gpa >= IOAPIC_PAGE && gpa < IOAPIC_PAGE + 0x1000;
 }
 
-function clockRead(call: HostCall, offset: number): number {
+function clockRead(call: PartitionCall, offset: number): number {
   const value = rtcRead(call.state.rtc, call.now, RTC_PORT + offset);
   driveClock(call);
   return value;
 }
 
-function clockWrite(call: HostCall, offset: number, value: number): void {
+function clockWrite(call: PartitionCall, offset: number, value: number): void {
   rtcWrite(call.state.rtc, call.now, RTC_PORT + offset, value);
   driveClock(call);
 }
 
-function driveClock(call: HostCall): void {
+function driveClock(call: PartitionCall): void {
   setLine(call, RTC_PIN, rtcInterrupt(call.state.rtc));
 }
 
-function powerRead(call: HostCall, offset: number): number {
+function powerRead(call: PartitionCall, offset: number): number {
   const value = pmRead(call.state.pm, call.now, offset, 1);
   drivePower(call);
   return value;
 }
 
-function powerWrite(call: HostCall, offset: number, value: number): void {
+function powerWrite(call: PartitionCall, offset: number, value: number): void {
   const reason = pmWrite(call.state.pm, call.now, offset, 1, value);
   drivePower(call);
   if (reason !== undefined) endRun(call, reason);
 }
 
-function drivePower(call: HostCall): void {
+function drivePower(call: PartitionCall): void {
   setLine(call, SCI_PIN, pmInterrupt(call.state.pm));
 }
 
 /** Somebody outside pressed the button. */
-export function pressPowerButton(call: HostCall): void {
+export function pressPowerButton(call: PartitionCall): void {
   pmRaise(call.state.pm, PM_STATUS.powerButton);
   drivePower(call);
 }
 
 /** The guest, or its death, ends the run. */
-export function endRun(call: HostCall, reason: EndReason): void {
+export function endRun(call: PartitionCall, reason: EndReason): void {
   if (call.sink.mask & EVENT_CLASS.lifecycle) {
     call.sink.emit(EVENT.end, call.now, 0, END_REASONS.indexOf(reason), 0, 0, 0);
   }
@@ -148,7 +139,7 @@ export function endRun(call: HostCall, reason: EndReason): void {
 
 const END_REASONS: readonly EndReason[] = ['power-off', 'hibernate', 'reset', 'triple-fault'];
 
-export function boardAdvance(call: HostCall): void {
+export function boardAdvance(call: PartitionCall): void {
   const { pm, rtc } = call.state;
   serialAdvance(call);
   if (rtcNextEvent(rtc) <= call.now) {
@@ -161,6 +152,6 @@ export function boardAdvance(call: HostCall): void {
   }
 }
 
-export function boardNextEvent({ pm, rtc, serial }: HostState): number {
+export function boardNextEvent({ pm, rtc, serial }: PartitionState): number {
   return Math.min(serialNextEvent(serial), rtcNextEvent(rtc), pmNextEvent(pm));
 }

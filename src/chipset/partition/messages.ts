@@ -1,6 +1,6 @@
 /** Moves what SynIC and synthetic timers have to say to the VP: messages into slots, interrupts to its local APIC. */
 
-import { EVENT, EVENT_CLASS } from '../abi/events.ts';
+import { EVENT, EVENT_CLASS } from '../../abi/events.ts';
 import {
   synicDeliver,
   synicPost,
@@ -10,14 +10,14 @@ import {
   type SignalOutcome,
   type SynicInterrupt,
   type SynicMessage,
-} from '../chipset/synic.ts';
-import { timersAdvance } from '../chipset/stimer.ts';
-import { referenceCount } from '../chipset/reference-time.ts';
+} from '../synic.ts';
+import { timersAdvance } from '../stimer.ts';
+import { referenceCount } from '../reference-time.ts';
 import { requestInterrupt } from './interrupts.ts';
-import type { HostCall, VpState } from './state.ts';
+import type { PartitionCall, VpState } from './state.ts';
 
 /** Delivers what can be delivered; to be called whenever a slot may have become free. */
-export function deliverMessages(call: HostCall, vp: VpState): void {
+export function deliverMessages(call: PartitionCall, vp: VpState): void {
   if (vp.synic.queues.every((queue) => queue.length === 0)) return;
   const count = referenceCount(call.state.time, call.now);
   for (const { sint, message, interrupt } of synicDeliver(vp.synic, call.view, count)) {
@@ -28,7 +28,12 @@ export function deliverMessages(call: HostCall, vp: VpState): void {
   }
 }
 
-export function postMessage(call: HostCall, vp: VpState, sint: number, message: SynicMessage): PostOutcome {
+export function postMessage(
+  call: PartitionCall,
+  vp: VpState,
+  sint: number,
+  message: SynicMessage,
+): PostOutcome {
   const outcome = synicPost(vp.synic, sint, message);
   deliverMessages(call, vp);
   const waiting = vp.synic.queues[sint]?.length ?? 0;
@@ -38,7 +43,7 @@ export function postMessage(call: HostCall, vp: VpState, sint: number, message: 
   return outcome;
 }
 
-export function signalEvent(call: HostCall, vp: VpState, sint: number, flag: number): SignalOutcome {
+export function signalEvent(call: PartitionCall, vp: VpState, sint: number, flag: number): SignalOutcome {
   const outcome = synicSignal(vp.synic, call.view, sint, flag);
   if (call.sink.mask & EVENT_CLASS.synic) {
     call.sink.emit(EVENT.eventFlag, call.now, vp.index, sint, flag, outcome.kind === 'already' ? 1 : 0, 0);
@@ -47,12 +52,12 @@ export function signalEvent(call: HostCall, vp: VpState, sint: number, flag: num
   return outcome;
 }
 
-export function raise(call: HostCall, vp: VpState, interrupt: SynicInterrupt): void {
+export function raise(call: PartitionCall, vp: VpState, interrupt: SynicInterrupt): void {
   requestInterrupt(call, vp, interrupt.vector, { autoEoi: interrupt.autoEoi });
 }
 
 /** Lets the VP's synthetic timers expire. */
-export function runTimers(call: HostCall, vp: VpState): void {
+export function runTimers(call: PartitionCall, vp: VpState): void {
   for (const expiry of timersAdvance(vp.timers, call.state.time, call.now)) {
     if (call.sink.mask & EVENT_CLASS.timer) {
       call.sink.emit(EVENT.timerExpired, call.now, vp.index, expiry.timer, 0, 0, 0);

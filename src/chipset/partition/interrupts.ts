@@ -1,10 +1,10 @@
 /**
- * The interrupt controllers, which this host owns: what reaches local APICs and IO-APIC, what they send, and what the
+ * The interrupt controllers of a partition: what reaches local APICs and IO-APIC, what they send, and what the
  * processors may take.
  */
 
-import { deliverMessage, settleActions, type BusAction } from '../chipset/apic-bus.ts';
-import { DELIVERY, type ApicMessage } from '../chipset/apic-message.ts';
+import { deliverMessage, settleActions, type BusAction } from '../apic-bus.ts';
+import { DELIVERY, type ApicMessage } from '../apic-message.ts';
 import {
   createIoapic,
   ioapicEoi,
@@ -14,7 +14,7 @@ import {
   ioapicWrite,
   type IoapicAction,
   type IoapicState,
-} from '../chipset/ioapic.ts';
+} from '../ioapic.ts';
 import {
   isLapicMsr,
   lapicReadMsr,
@@ -22,8 +22,8 @@ import {
   lapicWriteIcr,
   lapicWriteMsr,
   lapicWritePage,
-} from '../chipset/lapic-access.ts';
-import { lapicAdvance, lapicNextEvent, lapicSetTscOffset } from '../chipset/lapic-timer.ts';
+} from '../lapic-access.ts';
+import { lapicAdvance, lapicNextEvent, lapicSetTscOffset } from '../lapic-timer.ts';
 import {
   createLapic,
   lapicAcknowledge,
@@ -39,12 +39,12 @@ import {
   lapicWriteCr8,
   type LapicAction,
   type LapicState,
-} from '../chipset/lapic.ts';
-import type { Pair } from '../chipset/synic.ts';
-import { EVENT, EVENT_CLASS } from '../abi/events.ts';
-import { highHalf, lowHalf } from '../abi/record.ts';
-import type { HostConfig } from './config.ts';
-import type { HostCall, VpState } from './state.ts';
+} from '../lapic.ts';
+import type { Pair } from '../synic.ts';
+import { EVENT, EVENT_CLASS } from '../../abi/events.ts';
+import { highHalf, lowHalf } from '../../abi/record.ts';
+import type { PartitionConfig } from './config.ts';
+import type { PartitionCall, VpState } from './state.ts';
 
 export interface LocalApic {
   readonly apic: LapicState;
@@ -57,7 +57,7 @@ const TPR = 0x80;
 const ICR_LOW = 0x300;
 const ICR_HIGH = 0x310;
 
-export function createLocalApic(config: HostConfig, index: number): LocalApic {
+export function createLocalApic(config: PartitionConfig, index: number): LocalApic {
   const apic = createLapic({
     id: index,
     bootstrap: index === 0,
@@ -74,7 +74,7 @@ export function createLocalApic(config: HostConfig, index: number): LocalApic {
 
 /** A fixed, edge-triggered interrupt straight to one VP. */
 export function requestInterrupt(
-  call: HostCall,
+  call: PartitionCall,
   vp: VpState,
   vector: number,
   { autoEoi = false }: { readonly autoEoi?: boolean },
@@ -86,7 +86,7 @@ export function requestInterrupt(
 }
 
 /** A message from an IO-APIC or a device. Empty: nobody took it. */
-export function sendMessage(call: HostCall, message: ApicMessage): readonly number[] {
+export function sendMessage(call: PartitionCall, message: ApicMessage): readonly number[] {
   const { targets, actions } = deliverMessage(apicsOf(call), -1, message);
   if (call.sink.mask & EVENT_CLASS.interrupt) {
     for (const target of targets) {
@@ -97,12 +97,12 @@ export function sendMessage(call: HostCall, message: ApicMessage): readonly numb
   return targets;
 }
 
-function apicsOf({ state }: HostCall): LapicState[] {
+function apicsOf({ state }: PartitionCall): LapicState[] {
   return state.vps.map(({ lapic }) => lapic.apic);
 }
 
 /** Carries out what the VP's APIC asks for. */
-function settle(call: HostCall, vp: VpState, actions: readonly LapicAction[]): void {
+function settle(call: PartitionCall, vp: VpState, actions: readonly LapicAction[]): void {
   if (actions.length === 0) return;
   if (call.sink.mask & EVENT_CLASS.interrupt) {
     for (const action of actions) {
@@ -114,14 +114,14 @@ function settle(call: HostCall, vp: VpState, actions: readonly LapicAction[]): v
   applyAll(call, settleActions(apicsOf(call), vp.index, actions).actions);
 }
 
-function applyAll(call: HostCall, actions: readonly BusAction[]): void {
+function applyAll(call: PartitionCall, actions: readonly BusAction[]): void {
   for (const { apic, action } of actions) {
     const vp = call.state.vps[apic];
     if (vp !== undefined) apply(call, vp, action);
   }
 }
 
-function apply(call: HostCall, vp: VpState, action: LapicAction): void {
+function apply(call: PartitionCall, vp: VpState, action: LapicAction): void {
   const lifecycle = (call.sink.mask & EVENT_CLASS.lifecycle) !== 0;
   switch (action.kind) {
     case 'nmi':
@@ -157,19 +157,19 @@ export function createIoApic(): IoapicState {
 }
 
 /** A device asserts or releases the line of an IO-APIC pin. */
-export function setLine(call: HostCall, pin: number, asserted: boolean): void {
+export function setLine(call: PartitionCall, pin: number, asserted: boolean): void {
   settleIoapic(call, ioapicSetLine(call.state.ioapic, pin, asserted));
 }
 
-export function ioApicRead({ state }: HostCall, offset: number): number {
+export function ioApicRead({ state }: PartitionCall, offset: number): number {
   return ioapicRead(state.ioapic, offset);
 }
 
-export function ioApicWrite(call: HostCall, offset: number, value: number): void {
+export function ioApicWrite(call: PartitionCall, offset: number, value: number): void {
   settleIoapic(call, ioapicWrite(call.state.ioapic, offset, value));
 }
 
-function settleIoapic(call: HostCall, actions: readonly IoapicAction[]): void {
+function settleIoapic(call: PartitionCall, actions: readonly IoapicAction[]): void {
   for (const action of actions) {
     // `ended` is for devices that hold their line until they are asked; those here follow their registers.
     if (action.kind !== 'message') continue;
@@ -189,22 +189,34 @@ export function isApicPage({ lapic }: VpState, gpa: number): boolean {
   return page >= 0 && gpa >= page && gpa < page + 0x1000;
 }
 
-export function apicRead({ now }: HostCall, { lapic }: VpState, offset: number, size: number): number {
+export function apicRead({ now }: PartitionCall, { lapic }: VpState, offset: number, size: number): number {
   return lapicReadPage(lapic.apic, now, offset, size);
 }
 
-export function apicWrite(call: HostCall, vp: VpState, offset: number, size: number, value: number): void {
+export function apicWrite(
+  call: PartitionCall,
+  vp: VpState,
+  offset: number,
+  size: number,
+  value: number,
+): void {
   settle(call, vp, lapicWritePage(vp.lapic.apic, call.now, offset, size, value));
 }
 
 export { isLapicMsr as isApicMsr };
 
-export function apicReadMsr({ now }: HostCall, { lapic }: VpState, index: number): Pair | undefined {
+export function apicReadMsr({ now }: PartitionCall, { lapic }: VpState, index: number): Pair | undefined {
   return lapicReadMsr(lapic.apic, now, index);
 }
 
 /** False: #GP. */
-export function apicWriteMsr(call: HostCall, vp: VpState, index: number, lo: number, hi: number): boolean {
+export function apicWriteMsr(
+  call: PartitionCall,
+  vp: VpState,
+  index: number,
+  lo: number,
+  hi: number,
+): boolean {
   const actions = lapicWriteMsr(vp.lapic.apic, call.now, index, lo, hi);
   if (actions === undefined) return false;
   settle(call, vp, actions);
@@ -224,20 +236,20 @@ export function apicWriteCr8({ lapic }: VpState, value: number): void {
 }
 
 /** The four registers that have synthetic MSRs. */
-export function apicWriteEoi(call: HostCall, vp: VpState): void {
+export function apicWriteEoi(call: PartitionCall, vp: VpState): void {
   settle(call, vp, lapicEoi(vp.lapic.apic));
 }
 
-export function apicReadIcr({ now }: HostCall, { lapic }: VpState): Pair {
+export function apicReadIcr({ now }: PartitionCall, { lapic }: VpState): Pair {
   const { apic } = lapic;
   return { lo: lapicReadPage(apic, now, ICR_LOW, 4), hi: lapicReadPage(apic, now, ICR_HIGH, 4) };
 }
 
-export function apicWriteIcr(call: HostCall, vp: VpState, lo: number, hi: number): void {
+export function apicWriteIcr(call: PartitionCall, vp: VpState, lo: number, hi: number): void {
   settle(call, vp, lapicWriteIcr(vp.lapic.apic, lo, hi));
 }
 
-export function apicReadTpr({ now }: HostCall, { lapic }: VpState): number {
+export function apicReadTpr({ now }: PartitionCall, { lapic }: VpState): number {
   return lapicReadPage(lapic.apic, now, TPR, 4);
 }
 
@@ -264,7 +276,7 @@ export function takeExternal({ lapic }: VpState): void {
 }
 
 /** Voltage on LINT0 or LINT1. */
-export function setLocalPin(call: HostCall, vp: VpState, pin: 0 | 1, high: boolean): void {
+export function setLocalPin(call: PartitionCall, vp: VpState, pin: 0 | 1, high: boolean): void {
   settle(call, vp, lapicSetPin(vp.lapic.apic, pin, high));
 }
 
@@ -276,7 +288,7 @@ export function takeNmi({ lapic }: VpState): void {
   lapic.nmi = false;
 }
 
-export function apicTimerAdvance({ now }: HostCall, { lapic }: VpState): void {
+export function apicTimerAdvance({ now }: PartitionCall, { lapic }: VpState): void {
   lapicAdvance(lapic.apic, now);
 }
 

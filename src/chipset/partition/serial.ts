@@ -1,6 +1,6 @@
 /** The UARTs COM1 to COM4, on IO-APIC pins 4 and 3, which two of them share. */
 
-import { EVENT, EVENT_CLASS } from '../abi/events.ts';
+import { EVENT, EVENT_CLASS } from '../../abi/events.ts';
 import {
   createUart,
   uartAdvance,
@@ -11,10 +11,10 @@ import {
   uartTakeOutput,
   uartWrite,
   type UartState,
-} from '../chipset/uart.ts';
-import type { HostConfig } from './config.ts';
+} from '../uart.ts';
+import type { PartitionConfig } from './config.ts';
 import { setLine } from './interrupts.ts';
-import type { HostCall } from './state.ts';
+import type { PartitionCall } from './state.ts';
 
 /** First port of each unit, and its pin. */
 export const UNITS = [
@@ -26,33 +26,33 @@ export const UNITS = [
 
 export type SerialState = UartState[];
 
-export function createSerial({ uarts }: HostConfig): SerialState {
+export function createSerial({ uarts }: PartitionConfig): SerialState {
   if (!Number.isInteger(uarts) || uarts < 0 || uarts > UNITS.length) {
     throw new RangeError(`a board has 0 to ${UNITS.length} UARTs, not ${uarts}`);
   }
   return Array.from({ length: uarts }, () => createUart());
 }
 
-export function serialRead(call: HostCall, unit: number, register: number): number {
+export function serialRead(call: PartitionCall, unit: number, register: number): number {
   const uart = uartOf(call, unit);
   const value = uartRead(uart, call.now, register);
   settle(call, unit);
   return value;
 }
 
-export function serialWrite(call: HostCall, unit: number, register: number, value: number): void {
+export function serialWrite(call: PartitionCall, unit: number, register: number, value: number): void {
   uartWrite(uartOf(call, unit), call.now, register, value);
   settle(call, unit);
 }
 
 /** Bytes for the guest; how many were taken. */
-export function serialInput(call: HostCall, unit: number, bytes: Uint8Array): number {
+export function serialInput(call: PartitionCall, unit: number, bytes: Uint8Array): number {
   const taken = uartInput(uartOf(call, unit), call.now, bytes);
   settle(call, unit);
   return taken;
 }
 
-export function serialAdvance(call: HostCall): void {
+export function serialAdvance(call: PartitionCall): void {
   for (const [unit, uart] of call.state.serial.entries()) {
     if (uartNextEvent(uart) > call.now) continue;
     uartAdvance(uart, call.now);
@@ -64,14 +64,14 @@ export function serialNextEvent(serial: SerialState): number {
   return serial.reduce((next, uart) => Math.min(next, uartNextEvent(uart)), Infinity);
 }
 
-function uartOf({ state }: HostCall, unit: number): UartState {
+function uartOf({ state }: PartitionCall, unit: number): UartState {
   const uart = state.serial[unit];
   if (uart === undefined) throw new RangeError(`UART ${unit} of a board with ${state.serial.length}`);
   return uart;
 }
 
 /** Passes on what was sent, and drives the line. */
-function settle(call: HostCall, unit: number): void {
+function settle(call: PartitionCall, unit: number): void {
   const { serial } = call.state;
   const bytes = uartTakeOutput(uartOf(call, unit), call.now);
   if (bytes.length > 0) {

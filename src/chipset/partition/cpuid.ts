@@ -4,69 +4,32 @@
  */
 
 import {
-  FEATURE,
   HARDWARE,
-  HINT,
   INTERFACE_SIGNATURE,
   LEAF,
-  PRIVILEGE,
   PRIVILEGE_HIGH,
   VENDOR_EBX,
   VENDOR_ECX,
   VENDOR_EDX,
-} from '../abi/hyperv/cpuid.ts';
-import type { CpuidRegisters } from '../seats/exits.ts';
-import type { HostConfig } from './config.ts';
+} from '../../abi/hyperv/cpuid.ts';
+import type { CpuidRegisters } from '../../seats/exits.ts';
+import type { PartitionConfig } from './config.ts';
 
-/** Leaf 3 EAX. */
-export function privileges(config: HostConfig): number {
-  return (
-    PRIVILEGE.vpRuntime |
-    PRIVILEGE.timeRefCount |
-    PRIVILEGE.synic |
-    PRIVILEGE.syntheticTimers |
-    PRIVILEGE.apicMsrs |
-    PRIVILEGE.hypercallMsrs |
-    PRIVILEGE.vpIndex |
-    PRIVILEGE.reset |
-    PRIVILEGE.referenceTsc |
-    PRIVILEGE.guestIdle |
-    PRIVILEGE.frequencyMsrs |
-    PRIVILEGE.reenlightenment |
-    (config.invariantTsc ? PRIVILEGE.tscInvariant : 0)
-  );
-}
-
-/** Leaf 3 EBX. Partition id and CPU management stay out: Linux takes a partition that has them for the root. */
-export const PRIVILEGES_HIGH =
-  PRIVILEGE_HIGH.postMessages |
-  PRIVILEGE_HIGH.signalEvents |
-  PRIVILEGE_HIGH.extendedGvaRanges |
-  PRIVILEGE_HIGH.accessVpRegisters |
-  PRIVILEGE_HIGH.fastHypercallOutput |
-  PRIVILEGE_HIGH.extendedHypercalls |
-  PRIVILEGE_HIGH.startVirtualProcessor;
-
-/** Leaf 3 EDX. */
-export const FEATURES =
-  FEATURE.xmmFastInput |
-  FEATURE.guestIdle |
-  FEATURE.frequencyMsrs |
-  FEATURE.guestCrashMsrs |
-  FEATURE.extendedGvaRangesFlush |
-  FEATURE.xmmFastOutput |
-  FEATURE.sintPolling |
-  FEATURE.hypercallMsrLock |
-  FEATURE.directSyntheticTimers;
-
-/** Leaf 4 EAX. In xAPIC mode the APIC MSRs spare the guest an MMIO exit, in x2APIC mode they are no gain. */
-export function hints(config: HostConfig): number {
-  const common = HINT.remoteFlush | HINT.relaxedTiming | HINT.clusterIpi | HINT.exProcessorMasks;
-  return common | (config.x2apic ? HINT.autoEoiDeprecated : HINT.apicMsrs);
+/** What a partition's owner offers in the hypervisor's leaves: its capabilities as the guest is told of them. */
+export interface Offer {
+  /** Leaf 3: EAX, EBX and EDX. */
+  readonly privileges: number;
+  readonly privilegesHigh: number;
+  readonly features: number;
+  /** Leaf 4 EAX. */
+  readonly hints: number;
+  /** Last leaf of the block. */
+  readonly maxLeaf: number;
+  /** Leaf 0x4000000C: configuration A and B, in a partition that has the privilege. */
+  readonly isolation: { readonly a: number; readonly b: number };
 }
 
 const NEVER_NOTIFY = 0xffff_ffff;
-const MAX_LEAF = LEAF.isolation;
 /** As a Server 2022 host reports itself. */
 const BUILD = 20348;
 const VERSION_10_0 = 10 << 16;
@@ -74,18 +37,19 @@ const MAX_VPS_OF_ANY_PARTITION = 2048;
 
 const NOTHING: CpuidRegisters = { eax: 0, ebx: 0, ecx: 0, edx: 0 };
 
-function hypervisorLeaf(config: HostConfig, leaf: number): CpuidRegisters {
+function hypervisorLeaf({ config, offer }: CpuidSubject, leaf: number): CpuidRegisters {
+  if (leaf > offer.maxLeaf) return NOTHING;
   switch (leaf) {
     case LEAF.vendor:
-      return { eax: MAX_LEAF, ebx: VENDOR_EBX, ecx: VENDOR_ECX, edx: VENDOR_EDX };
+      return { eax: offer.maxLeaf, ebx: VENDOR_EBX, ecx: VENDOR_ECX, edx: VENDOR_EDX };
     case LEAF.interface:
       return { ...NOTHING, eax: INTERFACE_SIGNATURE };
     case LEAF.version:
       return { ...NOTHING, eax: BUILD, ebx: VERSION_10_0 };
     case LEAF.features:
-      return { eax: privileges(config), ebx: PRIVILEGES_HIGH, ecx: 0, edx: FEATURES };
+      return { eax: offer.privileges, ebx: offer.privilegesHigh, ecx: 0, edx: offer.features };
     case LEAF.recommendations:
-      return { eax: hints(config), ebx: NEVER_NOTIFY, ecx: config.physicalAddressBits, edx: 0 };
+      return { eax: offer.hints, ebx: NEVER_NOTIFY, ecx: config.physicalAddressBits, edx: 0 };
     case LEAF.limits:
       return { ...NOTHING, eax: MAX_VPS_OF_ANY_PARTITION };
     case LEAF.hardwareFeatures:
@@ -93,7 +57,11 @@ function hypervisorLeaf(config: HostConfig, leaf: number): CpuidRegisters {
         ...NOTHING,
         eax: HARDWARE.apicOverlayAssist | HARDWARE.msrBitmaps | HARDWARE.secondLevelTranslation,
       };
-    // Nested features, isolation and the rest: none in `plain`.
+    case LEAF.isolation:
+      return (offer.privilegesHigh & PRIVILEGE_HIGH.isolation) === 0
+        ? NOTHING
+        : { ...NOTHING, eax: offer.isolation.a, ebx: offer.isolation.b };
+    // Nested features and the rest: none.
     default:
       return NOTHING;
   }
@@ -110,7 +78,8 @@ const LEVEL_CORE = 2 << 8;
 
 /** What the answer depends on beside the leaf. */
 export interface CpuidSubject {
-  readonly config: HostConfig;
+  readonly config: PartitionConfig;
+  readonly offer: Offer;
   readonly apicId: number;
   /** IA32_APIC_BASE has the local APIC enabled. */
   readonly apicEnabled: boolean;
@@ -119,14 +88,14 @@ export interface CpuidSubject {
 }
 
 /** The answer to CPUID, from the bare processor's answer `native`. */
-export function answerCpuid(
+export function cpuidOf(
   subject: CpuidSubject,
   leaf: number,
   subleaf: number,
   native: CpuidRegisters,
 ): CpuidRegisters {
   if (leaf >= LEAF.vendor && leaf <= LEAF.vendor + 0xff) {
-    return subject.config.hyperv ? unsigned(hypervisorLeaf(subject.config, leaf)) : native;
+    return subject.config.hyperv ? unsigned(hypervisorLeaf(subject, leaf)) : native;
   }
   return unsigned(edit(subject, leaf, subleaf, native));
 }

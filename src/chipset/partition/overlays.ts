@@ -6,9 +6,9 @@
  * page goes away; what lay there before is then lost, which a guest may not rely on anyway.
  */
 
-import { PAGE_SIZE } from '../abi/hyperv/pages.ts';
-import { EVENT, EVENT_CLASS } from '../abi/events.ts';
-import type { HostCall } from './state.ts';
+import { PAGE_SIZE } from '../../abi/hyperv/pages.ts';
+import { EVENT, EVENT_CLASS } from '../../abi/events.ts';
+import type { PartitionCall } from './state.ts';
 
 export interface OverlayPage {
   /** Where it shows. */
@@ -29,7 +29,7 @@ export const flagsSlot = (vp: number): number => 4 + 3 * vp;
  * nothing has changed.
  */
 export function showOverlay(
-  call: HostCall,
+  call: PartitionCall,
   slot: number,
   gpa: number | undefined,
   contents?: Uint8Array,

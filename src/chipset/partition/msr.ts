@@ -1,9 +1,9 @@
 /**
- * Synthetic MSRs: one table of what this host serves. What is not in it, what the partition lacks the privilege for,
+ * Synthetic MSRs: one table of what the owner of a partition's processors serves. What is not in it, what the partition lacks the privilege for,
  * and what a row refuses, faults.
  */
 
-import { FEATURE, PRIVILEGE } from '../abi/hyperv/cpuid.ts';
+import { FEATURE, PRIVILEGE } from '../../abi/hyperv/cpuid.ts';
 import {
   CRASH_MESSAGE_HIGH,
   CRASH_NOTIFY_HIGH,
@@ -12,15 +12,14 @@ import {
   PAGE_ENABLE,
   SYNTHETIC_FIRST,
   SYNTHETIC_LAST,
-} from '../abi/hyperv/msr.ts';
-import { PAGE_SIZE } from '../abi/hyperv/pages.ts';
-import { EVENT, EVENT_CLASS } from '../abi/events.ts';
-import { exact, highHalf, join, lowHalf } from '../abi/record.ts';
-import { nextReferenceTscPage, referenceCount } from '../chipset/reference-time.ts';
-import { enabledPage, synicCancelTimer, synicReadMsr, synicWriteMsr, type Pair } from '../chipset/synic.ts';
-import { timerOfMsr, timerReadMsr, timerWriteMsr } from '../chipset/stimer.ts';
+} from '../../abi/hyperv/msr.ts';
+import { PAGE_SIZE } from '../../abi/hyperv/pages.ts';
+import { EVENT, EVENT_CLASS } from '../../abi/events.ts';
+import { exact, highHalf, join, lowHalf } from '../../abi/record.ts';
+import { nextReferenceTscPage, referenceCount } from '../reference-time.ts';
+import { enabledPage, synicCancelTimer, synicReadMsr, synicWriteMsr, type Pair } from '../synic.ts';
+import { timerOfMsr, timerReadMsr, timerWriteMsr } from '../stimer.ts';
 import { endRun } from './board.ts';
-import { FEATURES, privileges } from './cpuid.ts';
 import { apicReadIcr, apicReadTpr, apicWriteEoi, apicWriteIcr, apicWriteTpr } from './interrupts.ts';
 import { deliverMessages, runTimers } from './messages.ts';
 import {
@@ -31,7 +30,7 @@ import {
   REFERENCE_TSC_SLOT,
   showOverlay,
 } from './overlays.ts';
-import { runtimeOf, type HostCall, type VpState } from './state.ts';
+import { ZERO, type PartitionCall, type VpState } from './state.ts';
 
 export interface MsrRow {
   readonly name: string;
@@ -42,13 +41,12 @@ export interface MsrRow {
   /** Bit of leaf 3 EDX. */
   readonly feature?: number;
   /** `undefined`: the access faults. */
-  readonly read?: (call: HostCall, vp: VpState, index: number) => Pair | undefined;
+  readonly read?: (call: PartitionCall, vp: VpState, index: number) => Pair | undefined;
   /** False: the access faults. */
-  readonly write?: (call: HostCall, vp: VpState, lo: number, hi: number, index: number) => boolean;
+  readonly write?: (call: PartitionCall, vp: VpState, lo: number, hi: number, index: number) => boolean;
 }
 
 const pair = (value: bigint): Pair => ({ lo: lowHalf(value), hi: highHalf(value) });
-const ZERO: Pair = { lo: 0, hi: 0 };
 
 export const MSR_ROWS: readonly MsrRow[] = [
   {
@@ -85,7 +83,8 @@ export const MSR_ROWS: readonly MsrRow[] = [
     name: 'VP_RUNTIME',
     first: MSR.vpRuntime,
     privilege: PRIVILEGE.vpRuntime,
-    read: ({ state, now }, vp) => pair(BigInt(Math.floor(runtimeOf(state, vp, now) / 100))),
+    read: ({ runtimeOf }, vp) =>
+      runtimeOf === undefined ? undefined : pair(BigInt(Math.floor(runtimeOf(vp) / 100))),
   },
   {
     name: 'TIME_REF_COUNT',
@@ -262,28 +261,34 @@ export function isSynthetic(index: number): boolean {
   return index >= SYNTHETIC_FIRST && index <= SYNTHETIC_LAST;
 }
 
-function offeredRow(call: HostCall, index: number): MsrRow | undefined {
-  const { config } = call.state;
+function offeredRow(call: PartitionCall, index: number): MsrRow | undefined {
+  const { config, offer } = call.state;
   const row = rowOfIndex.get(index);
   if (row === undefined || !config.hyperv) return undefined;
-  if (row.privilege !== undefined && (privileges(config) & row.privilege) === 0) return undefined;
-  if (row.feature !== undefined && (FEATURES & row.feature) === 0) return undefined;
+  if (row.privilege !== undefined && (offer.privileges & row.privilege) === 0) return undefined;
+  if (row.feature !== undefined && (offer.features & row.feature) === 0) return undefined;
   return row;
 }
 
 /** RDMSR; `undefined`: #GP. */
-export function readSynthetic(call: HostCall, vp: VpState, index: number): Pair | undefined {
+export function readSynthetic(call: PartitionCall, vp: VpState, index: number): Pair | undefined {
   return offeredRow(call, index)?.read?.(call, vp, index);
 }
 
 /** WRMSR; false: #GP. */
-export function writeSynthetic(call: HostCall, vp: VpState, index: number, lo: number, hi: number): boolean {
+export function writeSynthetic(
+  call: PartitionCall,
+  vp: VpState,
+  index: number,
+  lo: number,
+  hi: number,
+): boolean {
   return offeredRow(call, index)?.write?.(call, vp, lo, hi, index) ?? false;
 }
 
 /** Follows a page register: enable bit and page number. False: there is no memory at that address. */
 function movePage(
-  call: HostCall,
+  call: PartitionCall,
   slot: number,
   lo: number,
   hi: number,
@@ -294,7 +299,7 @@ function movePage(
   return showOverlay(call, slot, gpa, contents?.());
 }
 
-function writeGuestOsId(call: HostCall, _vp: VpState, lo: number, hi: number): boolean {
+function writeGuestOsId(call: PartitionCall, _vp: VpState, lo: number, hi: number): boolean {
   const { state } = call;
   state.guestOsId = { lo, hi };
   // TLFS 3.13: a guest without an identity has no hypercall page.
@@ -305,7 +310,7 @@ function writeGuestOsId(call: HostCall, _vp: VpState, lo: number, hi: number): b
   return true;
 }
 
-function writeHypercall(call: HostCall, _vp: VpState, lo: number, hi: number): boolean {
+function writeHypercall(call: PartitionCall, _vp: VpState, lo: number, hi: number): boolean {
   const { state } = call;
   if ((state.hypercall.lo & HYPERCALL_LOCKED) !== 0) return false;
   const identified = state.guestOsId.lo !== 0 || state.guestOsId.hi !== 0;
@@ -324,13 +329,13 @@ export function hypercallPage(vendor: 'amd' | 'intel'): Uint8Array {
   return page;
 }
 
-function writeReferenceTsc(call: HostCall, _vp: VpState, lo: number, hi: number): boolean {
+function writeReferenceTsc(call: PartitionCall, _vp: VpState, lo: number, hi: number): boolean {
   if (!movePage(call, REFERENCE_TSC_SLOT, lo, hi, () => nextReferenceTscPage(call.state.time))) return false;
   call.state.referenceTsc = { lo, hi };
   return true;
 }
 
-function writeSynic(call: HostCall, vp: VpState, lo: number, hi: number, index: number): boolean {
+function writeSynic(call: PartitionCall, vp: VpState, lo: number, hi: number, index: number): boolean {
   if (index === MSR.simp || index === MSR.siefp) {
     const slot = index === MSR.simp ? messageSlot(vp.index) : flagsSlot(vp.index);
     if (!movePage(call, slot, lo, hi)) return false;
@@ -340,7 +345,7 @@ function writeSynic(call: HostCall, vp: VpState, lo: number, hi: number, index: 
   return true;
 }
 
-function writeTimer(call: HostCall, vp: VpState, lo: number, hi: number, index: number): boolean {
+function writeTimer(call: PartitionCall, vp: VpState, lo: number, hi: number, index: number): boolean {
   const timer = timerOfMsr(index);
   if (timer === undefined) return false;
   synicCancelTimer(vp.synic, timer);
@@ -352,7 +357,7 @@ function writeTimer(call: HostCall, vp: VpState, lo: number, hi: number, index: 
   return true;
 }
 
-function writeCrashControl(call: HostCall, _vp: VpState, _lo: number, hi: number): boolean {
+function writeCrashControl(call: PartitionCall, _vp: VpState, _lo: number, hi: number): boolean {
   if ((hi & CRASH_NOTIFY_HIGH) === 0) return true;
   const parameters = call.state.crash.map(({ lo, hi: high }) => join(lo, high));
   const message = (hi & CRASH_MESSAGE_HIGH) !== 0 ? crashMessage(call) : undefined;
@@ -364,7 +369,7 @@ function writeCrashControl(call: HostCall, _vp: VpState, _lo: number, hi: number
 }
 
 /** P3 is the address of a text, P4 its length, at most a page. */
-function crashMessage({ state, view }: HostCall): Uint8Array | undefined {
+function crashMessage({ state, view }: PartitionCall): Uint8Array | undefined {
   const [, , , address = ZERO, length = ZERO] = state.crash;
   const gpa = exact(address.lo, address.hi);
   if (gpa === undefined || length.hi !== 0 || length.lo > PAGE_SIZE) return undefined;
