@@ -16,6 +16,12 @@ export const EVENT_CLASS = {
   memory: 1 << 9,
   lifecycle: 1 << 10,
   console: 1 << 11,
+  /** Page states, and what was refused. */
+  page: 1 << 12,
+  /** #VC, #VE, #HV and injected events. */
+  exception: 1 << 13,
+  /** Instructions and calls that only some privilege levels may use. */
+  privileged: 1 << 14,
 } as const;
 
 export const EVENT = {
@@ -47,7 +53,62 @@ export const EVENT = {
   crash: 26,
   end: 27,
   serial: 28,
+  // 29: exit, of a context.
+  /** #VC (29), #VE (20) or #HV (28) goes through the IDT of `context`; `reason`: its error code or exit reason. */
+  confidentialException: 30,
+  /** `pages` pages from `gpa` on are now in `state` (PAGE_STATE); `context`: who asked (-1: the host). */
+  pageState: 31,
+  /** PVALIDATE, RMPADJUST, TDCALL leaf...: `operation` is a member of PRIVILEGED_OPERATION, `status` 0 when it was done. */
+  privilegedOperation: 32,
+  /** HvCallModifySparseGpaPageHostVisibility reached the paravisor. `shared`: 1 to make visible, `status`: HV_STATUS. */
+  visibility: 33,
+  /** A hypercall of `from` reached `to` (contexts, -1: the host). `relayed`: 1 when a paravisor passed it on. */
+  hypercallRoute: 34,
+  /** An access to emulated MMIO came as a private (1) or shared (0) reference and reached `to`. */
+  mmioRoute: 35,
+  /** An event for `context`: `outcome` is a member of INJECTION_OUTCOME; `type` 0 interrupt, 2 NMI, 3 exception (APM vol. 2, 15.20). */
+  injection: 36,
+  /** The host touched guest memory: `outcome` is a member of HOST_ACCESS. */
+  hostAccess: 37,
+  /** The guest asked to be ended: SNP, GHCB termination (set, reason); TDX, ReportFatalError (-1, error code). */
+  termination: 38,
 } as const;
+
+/** States of a guest page, as `pageState` reports them. */
+export const PAGE_STATE = {
+  /** Readable and writable by the host. */
+  shared: 0,
+  /** Assigned (SNP) or added (TDX), but not validated or accepted: the guest cannot use it yet. */
+  pending: 1,
+  private: 2,
+  /** Taken from the guest by the host (unassigned, blocked or removed). */
+  none: 3,
+} as const;
+
+export const PRIVILEGED_OPERATION = {
+  pvalidate: 1,
+  rmpadjust: 2,
+  rmpquery: 3,
+  vmsaCreate: 4,
+  pageStateChange: 5,
+  accept: 6,
+  attributeWrite: 7,
+  mapGpa: 8,
+  enterLower: 9,
+} as const;
+
+export const INJECTION_OUTCOME = {
+  /** Went through the IDT when the architecture allows it. */
+  delivered: 0,
+  /** Went through the IDT although IF, a shadow or the task priority forbade it. */
+  illegal: 1,
+  /** Refused by the processor or its mode (restricted or alternate injection, the TDX module). */
+  refused: 2,
+  /** Filtered by the paravisor. */
+  filtered: 3,
+} as const;
+
+export const HOST_ACCESS = { clear: 0, ciphertext: 1, zeros: 2, refused: 3, poisoned: 4 } as const;
 
 export interface EventRow {
   readonly name: string;
@@ -85,6 +146,28 @@ export const EVENT_ROWS: Readonly<Record<number, EventRow>> = {
   [EVENT.crash]: row('crash', EVENT_CLASS.lifecycle, 'p0', 'message-bytes'),
   [EVENT.end]: row('end', EVENT_CLASS.lifecycle, 'reason'),
   [EVENT.serial]: row('serial', EVENT_CLASS.console, 'unit', 'byte'),
+  [EVENT.confidentialException]: row(
+    'confidential-exception',
+    EVENT_CLASS.exception,
+    'vector',
+    'reason',
+    'context',
+  ),
+  [EVENT.pageState]: row('page-state', EVENT_CLASS.page, 'gpa', 'pages', 'state', 'context'),
+  [EVENT.privilegedOperation]: row(
+    'privileged-operation',
+    EVENT_CLASS.privileged,
+    'operation',
+    'gpa',
+    'status',
+    'context',
+  ),
+  [EVENT.visibility]: row('visibility', EVENT_CLASS.page, 'gpa', 'pages', 'shared', 'status'),
+  [EVENT.hypercallRoute]: row('hypercall-route', EVENT_CLASS.hypercall, 'code', 'from', 'to', 'relayed'),
+  [EVENT.mmioRoute]: row('mmio-route', EVENT_CLASS.io, 'gpa', 'private', 'write', 'to'),
+  [EVENT.injection]: row('injection', EVENT_CLASS.exception, 'vector', 'type', 'outcome', 'context'),
+  [EVENT.hostAccess]: row('host-access', EVENT_CLASS.page, 'gpa', 'bytes', 'write', 'outcome'),
+  [EVENT.termination]: row('termination', EVENT_CLASS.lifecycle, 'set', 'reason'),
 };
 
 function row(name: string, eventClass: number, ...names: string[]): EventRow {
