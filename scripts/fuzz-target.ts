@@ -10,7 +10,7 @@ import type { World } from '../src/machine/machine.ts';
 import { boardPieces } from '../src/machine/test-board/board.ts';
 import { bootTestBoard } from '../src/machine/test-board/boot.ts';
 import { type TestBoardPlatform, testBoardPlatform } from '../src/machine/test-board/platform.ts';
-import { complete, inject, readExit, setRegisters, write64 } from '../src/machine/vcpu.ts';
+import { complete, inject, readExit, setRegisters, write64 } from '../src/silicon/vcpu.ts';
 import { cpuModels } from '../src/x86/cpuid.ts';
 import { CPU, EXIT, PENDING, RUN } from '../src/x86/layout.ts';
 import type { CodeCase, CodeMode, FuzzOutcome, FuzzTarget } from './fuzz-cases.ts';
@@ -141,7 +141,7 @@ export function createFuzzTarget(): FuzzTarget {
   const booted = bootTestBoard({ source, memoryBytes: MEMORY, cpus: 1, model });
   if (!booted.ok) throw new Error(booted.error.what);
   const { machine, platform: first } = booted;
-  const { engine, frames, view } = machine;
+  const { engine, truth, view } = machine;
   const cpu = engine.cpu(0);
   const { config } = first.state;
   const fresh = engine.u8.slice(cpu, cpu + CPU.size);
@@ -149,14 +149,14 @@ export function createFuzzTarget(): FuzzTarget {
   const empty = new Uint8Array(MEMORY);
 
   function store(gpa: number, bytes: Uint8Array): void {
-    if (!frames.write(gpa, bytes, (host, length) => engine.blocks.codeChanged(host, length))) {
+    if (!truth.write(gpa, bytes)) {
       throw new Error(`no memory at 0x${gpa.toString(16)}`);
     }
   }
 
   /** Makes memory equal to `wanted`, writing only what differs. */
   function restoreMemory(wanted: Uint8Array): void {
-    const now = frames.read(0, MEMORY);
+    const now = truth.read(0, MEMORY);
     if (now === undefined) throw new Error('memory cannot be read');
     for (let at = 0; at < MEMORY; at += PAGE) {
       const page = wanted.subarray(at, at + PAGE);

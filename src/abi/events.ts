@@ -53,7 +53,8 @@ export const EVENT = {
   crash: 26,
   end: 27,
   serial: 28,
-  // 29: exit, of a context.
+  /** Of a context: every exit, whoever handles it. */
+  exit: 29,
   /** #VC (29), #VE (20) or #HV (28) goes through the IDT of `context`; `reason`: its error code or exit reason. */
   confidentialException: 30,
   /** `pages` pages from `gpa` on are now in `state` (PAGE_STATE); `context`: who asked (-1: the host). */
@@ -146,6 +147,8 @@ export const EVENT_ROWS: Readonly<Record<number, EventRow>> = {
   [EVENT.crash]: row('crash', EVENT_CLASS.lifecycle, 'p0', 'message-bytes'),
   [EVENT.end]: row('end', EVENT_CLASS.lifecycle, 'reason'),
   [EVENT.serial]: row('serial', EVENT_CLASS.console, 'unit', 'byte'),
+  // Indices into EXIT_KINDS and EXIT_ROUTES; contexts as the silicon numbers them, -1: the host.
+  [EVENT.exit]: row('exit', EVENT_CLASS.exit, 'kind', 'route', 'from', 'to'),
   [EVENT.confidentialException]: row(
     'confidential-exception',
     EVENT_CLASS.exception,

@@ -104,6 +104,11 @@ function answer(call: HostCall, vp: VpState, exit: Exit): Completion {
       return answerTripleFault(call, vp);
     case 'budget':
       return DONE;
+    case 'vmgexit':
+    case 'nested-fault':
+    case 'entry-failed':
+    case 'reflected':
+      throw new RangeError(`VP ${vp.index} of an ordinary partition left by '${exit.kind}'`);
     default:
       return assertNever(exit);
   }

@@ -84,7 +84,7 @@ describe.each(guests.map((guest) => [guest.name, guest] as const))('%s', (_name,
     machine.engine.setWatches(
       Array.from({ length: 100 }, (_, k) => ({
         // Some anywhere, and the pages around the guest's stack and data, so that there are hits.
-        host: machine.frames.host(
+        host: machine.truth.host(
           k < 36 ? Math.floor(next() * 0x3f00) * 4096 : 0x3e0000 + (k - 36) * 4096,
         ) as number,
         length: 4096,

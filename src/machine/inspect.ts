@@ -4,7 +4,7 @@
  */
 import { CPU, GS, FS, SEG, segField } from '../x86/layout.ts';
 import type { Machine } from './machine.ts';
-import { read64, rflags, setRflags, write64 } from './vcpu.ts';
+import { read64, rflags, setRflags, write64 } from '../silicon/vcpu.ts';
 
 export interface Inspector {
   readonly vcpus: number;
@@ -50,7 +50,7 @@ const OFFSETS: ReadonlyMap<string, number> = new Map([
 ]);
 
 export function inspect(machine: Machine): Inspector {
-  const { engine, frames } = machine;
+  const { engine, truth, silicon } = machine;
   const eachPage = (
     vp: number,
     va: bigint,
@@ -60,7 +60,7 @@ export function inspect(machine: Machine): Inspector {
     for (let at = 0; at < length;) {
       const here = (va + BigInt(at)) & 0xffffffffffffffffn;
       const bytes = Math.min(length - at, 4096 - Number(here & 0xfffn));
-      const gpa = engine.translate(engine.cpu(vp), here);
+      const gpa = engine.translate(silicon.cpu(vp), here);
       if (gpa === undefined || !visit(gpa, at, bytes)) return false;
       at += bytes;
     }
@@ -69,7 +69,7 @@ export function inspect(machine: Machine): Inspector {
   return {
     vcpus: machine.config.vcpus,
     register(vp, name) {
-      const cpu = engine.cpu(vp);
+      const cpu = silicon.cpu(vp);
       if (name === 'eflags') return BigInt(rflags(engine, cpu));
       const segment = SEGMENTS.indexOf(name);
       if (segment >= 0) return BigInt(engine.view.getUint32(cpu + segField(segment, SEG.selector), true));
@@ -77,7 +77,7 @@ export function inspect(machine: Machine): Inspector {
       return offset === undefined ? 0n : read64(engine, cpu + offset);
     },
     setRegister(vp, name, value) {
-      const cpu = engine.cpu(vp);
+      const cpu = silicon.cpu(vp);
       if (name === 'eflags') setRflags(engine, cpu, Number(value & 0xffffffffn));
       else {
         const offset = OFFSETS.get(name);
@@ -88,7 +88,7 @@ export function inspect(machine: Machine): Inspector {
     read(vp, va, length) {
       const out = new Uint8Array(length);
       const ok = eachPage(vp, va, length, (gpa, offset, bytes) => {
-        const piece = frames.read(gpa, bytes);
+        const piece = truth.read(gpa, bytes);
         if (piece === undefined) return false;
         out.set(piece, offset);
         return true;
@@ -97,14 +97,12 @@ export function inspect(machine: Machine): Inspector {
     },
     write(vp, va, bytes) {
       return eachPage(vp, va, bytes.length, (gpa, offset, count) =>
-        frames.write(gpa, bytes.subarray(offset, offset + count), (host, length) =>
-          engine.blocks.codeChanged(host, length),
-        ),
+        truth.write(gpa, bytes.subarray(offset, offset + count)),
       );
     },
     host(vp, va) {
-      const gpa = engine.translate(engine.cpu(vp), va);
-      return gpa === undefined ? undefined : frames.host(gpa);
+      const gpa = engine.translate(silicon.cpu(vp), va);
+      return gpa === undefined ? undefined : truth.host(gpa);
     },
   };
 }

@@ -2,33 +2,31 @@
  * Connects a processor with whoever owns the vCPUs, keeps the clock and offers turns. Synchronous: run(budget) says why it
  * returned; nothing here waits, reads a clock or opens a file.
  */
-import type { Directive, InitialRegisters } from '../launch/directives.ts';
-import { eachPage } from '../launch/directives.ts';
+import { EVENT, EVENT_CLASS } from '../abi/events.ts';
+import { EXIT_KINDS, EXIT_ROUTES, type ExitKind } from '../abi/exit-kinds.ts';
 import type { HostAction } from '../seats/actions.ts';
+import type { ContextEntry, Waiting } from '../seats/entry.ts';
 import type { Completion, Exit } from '../seats/exits.ts';
 import type { EventSink } from '../seats/events.ts';
 import type { HostView } from '../seats/host-view.ts';
-import { Frames, frameBytesFor, stageBytes, type MemoryRegion } from '../silicon/plain/frames.ts';
-import { secondStagePlain } from '../silicon/plain/second-stage.ts';
+import type { Directive, InitialRegisters } from '../seats/launch.ts';
+import { plainSilicon } from '../silicon/plain/silicon.ts';
+import type { GroundTruth, Routed, Silicon, SiliconKind } from '../silicon/silicon.ts';
+import { read64 } from '../silicon/vcpu.ts';
 import { x86Defs, x86Routines } from '../x86/all.ts';
 import type { CpuModel } from '../x86/cpuid.ts';
 import { Engine } from '../x86/engine.ts';
-import { CPU, CS, EXIT, PENDING, RUN, SEG, segField } from '../x86/layout.ts';
+import { CPU, RUN } from '../x86/layout.ts';
 import { planMemory } from '../x86/memory-plan.ts';
-import { createHostView } from './host-view.ts';
-import {
-  complete,
-  configureVcpu,
-  inject,
-  readExit,
-  read64,
-  setRegisters,
-  startRegisters,
-  write64,
-} from './vcpu.ts';
 
 export type Turn =
-  | { readonly kind: 'run'; readonly vp: number; readonly instructions: number }
+  /** `entry`: which context, where there is a choice. */
+  | {
+      readonly kind: 'run';
+      readonly vp: number;
+      readonly instructions: number;
+      readonly entry?: ContextEntry;
+    }
   | { readonly kind: 'idle'; readonly until: number };
 
 export interface World {
@@ -49,9 +47,11 @@ export interface Platform {
     exit: Exit,
     world: World,
   ): { readonly completion: Completion; readonly actions: readonly PlatformAction[] };
+  /** Carries the launch out through its view, where the silicon does not do that by itself. Said in a sentence why not. */
+  launch?(directives: readonly Directive[], world: World): string | undefined;
   advance(world: World): readonly PlatformAction[];
   nextEvent(): number;
-  interrupt(vp: number): 'none' | 'interrupt' | 'external' | 'nmi';
+  interrupt(vp: number): Waiting;
   acknowledge(vp: number, world: World): number;
   takeNmi(vp: number): void;
   /** Vector of an interrupt that an 8259A gives. */
@@ -75,6 +75,14 @@ export interface Counters {
   readonly exits: number;
   readonly lastExit: string;
   readonly sameExit: number;
+  readonly exitCounts: readonly ExitCount[];
+}
+
+/** Exits of one kind that went one way. */
+export interface ExitCount {
+  readonly kind: ExitKind;
+  readonly route: Routed['route'];
+  readonly count: number;
 }
 
 export interface MachineConfig {
@@ -89,6 +97,8 @@ export interface MachineConfig {
   readonly frameOrder?: (count: number) => Uint32Array;
   /** Registers after INIT, for the start of application processors. */
   readonly initRegisters: InitialRegisters;
+  /** The hardware; without it that of an ordinary VM. */
+  readonly silicon?: SiliconKind;
 }
 
 export type StopReason =
@@ -117,13 +127,11 @@ const EXIT_TICKS = 1000;
 /** V8 replaces nothing while run() loops: leave it regularly. */
 const QUANTUM = 2_000_000;
 const STUCK_LIMIT = 1_000_000;
-const CS_SELECTOR = segField(CS, SEG.selector);
-const CS_BASE = segField(CS, SEG.base);
+const ROUTES = EXIT_ROUTES.length;
 
 export class Machine {
   readonly engine: Engine;
-  readonly frames: Frames;
-  readonly view: HostView;
+  readonly silicon: Silicon;
   readonly config: MachineConfig;
   /** Bytes that the guest's UARTs sent; replaced by the shell. */
   onSerial: (unit: number, bytes: Uint8Array) => void = () => undefined;
@@ -136,47 +144,45 @@ export class Machine {
   #sameExit = 0;
   #current = 0;
   #watchHit = -1;
+  /** By kind, then route. */
+  readonly #exitCounts = new Float64Array(EXIT_KINDS.length * ROUTES);
 
   constructor(config: MachineConfig) {
     this.config = config;
-    const regions: MemoryRegion[] = config.directives.flatMap((directive) =>
-      directive.kind === 'region'
-        ? [{ gpa: directive.gpa, length: directive.length, readOnly: directive.backing === 'rom' }]
-        : [],
-    );
-    const frameBytes = frameBytesFor(regions);
-    const top = Math.max(0, ...regions.map(({ gpa, length }) => gpa + length));
-    const plan = planMemory(config.vcpus, 1, frameBytes, stageBytes(top, frameBytes));
+    const hardware = (config.silicon ?? plainSilicon)(config);
+    const plan = planMemory(config.vcpus, hardware.contexts, hardware.frameBytes, hardware.stageBytes);
     this.engine = new Engine({
       plan,
-      defs: x86Defs,
-      features: config.model.features,
-      routines: [...x86Routines, secondStagePlain],
+      // First: an instruction of theirs may have a prefix that x86's form of the opcode ignores.
+      defs: [...hardware.defs, ...x86Defs],
+      features: hardware.features,
+      routines: [...x86Routines, ...hardware.routines],
     });
-    this.frames = new Frames(this.engine.memory.buffer, plan, regions, config.frameOrder);
-    this.view = createHostView(this.engine, this.frames);
-    for (let v = 0; v < config.vcpus; v++) {
-      configureVcpu(
-        this.engine,
-        this.engine.cpu(v),
-        config.model,
-        (config.seed ^ (BigInt(v + 1) * 0x9e3779b97f4a7c15n)) & ((1n << 64n) - 1n),
-        config.tscAtZero,
-        Math.round(config.tscHz / 1e9),
-      );
-      setRegisters(this.engine, this.engine.cpu(v), config.initRegisters);
-    }
-    for (const directive of config.directives) {
-      if (directive.kind === 'pages') {
-        if (directive.data.length > 0)
-          eachPage(directive, (gpa, contents) => void this.frames.write(gpa, contents, () => undefined));
-      } else if (directive.kind === 'context')
-        setRegisters(this.engine, this.engine.cpu(directive.vp), directive.registers);
-    }
+    const now = (): number => this.#now;
+    this.silicon = hardware.bind(this.engine, {
+      get now() {
+        return now();
+      },
+      step: (cpu) => this.#step(cpu),
+    });
+  }
+
+  /** What the host sees. */
+  get view(): HostView {
+    return this.silicon.view;
+  }
+  /** Memory as it is: for the shell's side only. */
+  get truth(): GroundTruth {
+    return this.silicon.truth;
   }
 
   attach(platform: Platform): void {
     this.#platform = platform;
+  }
+
+  /** Lets the host carry out the launch, where that is its work. A sentence when it could not. */
+  launch(): string | undefined {
+    return this.platform.launch?.(this.config.directives, this.#world());
   }
 
   get platform(): Platform {
@@ -191,6 +197,7 @@ export class Machine {
       exits: this.#exits,
       lastExit: this.#lastExit,
       sameExit: this.#sameExit,
+      exitCounts: this.exitCounts(),
     };
   }
   setCounters(counters: Counters): void {
@@ -199,6 +206,14 @@ export class Machine {
     this.#exits = counters.exits;
     this.#lastExit = counters.lastExit;
     this.#sameExit = counters.sameExit;
+    for (const { kind, route, count } of counters.exitCounts)
+      this.#exitCounts[EXIT_KINDS.indexOf(kind) * ROUTES + EXIT_ROUTES.indexOf(route)] = count;
+  }
+  /** Exits so far by kind and route, without those that never were. */
+  exitCounts(): readonly ExitCount[] {
+    return EXIT_KINDS.flatMap((kind, k) =>
+      EXIT_ROUTES.map((route, r) => ({ kind, route, count: this.#exitCounts[k * ROUTES + r] as number })),
+    ).filter(({ count }) => count > 0);
   }
 
   /** Virtual time in ns. */
@@ -241,6 +256,7 @@ export class Machine {
       const debug = this.#runVp(
         platform,
         turn.vp,
+        turn.entry,
         Math.min(turn.instructions, QUANTUM, Math.max(1, stopAt - this.#instructions)),
       );
       if (debug !== undefined) return debug;
@@ -256,93 +272,125 @@ export class Machine {
   /** From Engine.onWatch: ends run() after the instruction that hit watch `watch`. */
   stopForWatch(watch: number): void {
     this.#watchHit = watch;
-    this.engine.stopAfterInstruction(this.engine.cpu(this.#current));
+    this.engine.stopAfterInstruction(this.silicon.cpu(this.#current));
   }
 
-  #runVp(platform: Platform, vp: number, instructions: number): StopReason | undefined {
+  #runVp(
+    platform: Platform,
+    vp: number,
+    entry: ContextEntry | undefined,
+    instructions: number,
+  ): StopReason | undefined {
     this.#current = vp;
-    const { engine } = this;
-    const { view } = engine;
-    const cpu = engine.cpu(vp);
-    const waiting = view.getUint32(cpu + CPU.answers, true) !== 0;
-    const kind = waiting ? 'none' : platform.interrupt(vp);
-    view.setUint32(
-      cpu + CPU.pending,
-      kind === 'none' ? 0 : kind === 'nmi' ? PENDING.nmi : PENDING.interrupt,
-      true,
-    );
-    // A restarted instruction runs by itself: what it did may have raised an interrupt.
-    const reason = engine.run(cpu, waiting ? 1 : Math.max(1, Math.floor(instructions)), this.#now);
-    const ran = engine.executed(cpu);
-    this.#now += ran;
-    this.#instructions += ran;
-    switch (reason) {
-      case RUN.budget:
-        break;
-      case RUN.interrupt:
-        if (this.#watchHit < 0) this.#deliver(platform, vp, cpu);
-        break;
-      case RUN.exit:
-        this.#handleExit(platform, vp, cpu);
-        break;
-      case RUN.breakpoint:
-        return { kind: 'debug', vp, cause: 'breakpoint', watch: -1 };
+    const { silicon } = this;
+    const entered = silicon.enter(vp, entry);
+    if (entered.kind === 'exit') {
+      this.#routed(platform, vp, { route: 'host', cause: 'entry-failed', exit: entered.exit });
+      return undefined;
     }
-    if (this.#watchHit < 0) return undefined;
-    const watch = this.#watchHit;
-    this.#watchHit = -1;
-    return { kind: 'debug', vp, cause: 'watch', watch };
-  }
-
-  #deliver(platform: Platform, vp: number, cpu: number): void {
-    const kind = platform.interrupt(vp);
-    if (kind === 'nmi') {
-      platform.takeNmi(vp);
-      inject(this.engine, cpu, 2);
-      return;
+    if (entered.kind === 'program') {
+      const { ticks, routed } = entered.run();
+      this.#now += ticks;
+      this.#routed(platform, vp, routed);
+      return undefined;
     }
-    if (kind === 'none') return;
-    const vector =
-      kind === 'external' && platform.takeExternal
-        ? platform.takeExternal(vp)
-        : platform.acknowledge(vp, this.#world());
-    inject(this.engine, cpu, vector);
-  }
-
-  #handleExit(platform: Platform, vp: number, cpu: number): void {
-    const { engine } = this;
-    const code = engine.view.getUint32(cpu + CPU.raiseVector, true);
-    this.#exits++;
-    if (code === EXIT.wbinvd || code === EXIT.monitor || code === EXIT.pause) {
-      complete(engine, cpu, { kind: 'done' });
-      return;
-    }
-    this.#now += EXIT_TICKS;
-    const exit = readExit(engine, cpu, this.config.model);
-    this.#watch(vp, cpu, exit);
-    const { completion, actions } = platform.exit(vp, exit, this.#world());
-    if (exit.kind === 'hypercall' && completion.kind === 'value') {
-      if (exit.long) write64(engine, cpu + CPU.gpr, (BigInt(completion.hi) << 32n) | BigInt(completion.lo));
-      else {
-        write64(engine, cpu + CPU.gpr, BigInt(completion.lo));
-        write64(engine, cpu + CPU.gpr + 16, BigInt(completion.hi));
+    const end = this.#instructions + Math.max(1, Math.floor(instructions));
+    let inHost = false;
+    let debug: StopReason | undefined;
+    while (!inHost && debug === undefined && this.#instructions < end && this.#end === undefined) {
+      const reason = this.#runCode(platform, vp, end - this.#instructions);
+      switch (reason) {
+        case RUN.budget:
+          break;
+        case RUN.interrupt:
+          if (this.#watchHit < 0)
+            silicon.deliver(vp, {
+              waiting: platform.interrupt(vp),
+              takeNmi: () => platform.takeNmi(vp),
+              takeVector: () =>
+                platform.interrupt(vp) === 'external' && platform.takeExternal
+                  ? platform.takeExternal(vp)
+                  : platform.acknowledge(vp, this.#world()),
+            });
+          break;
+        case RUN.exit:
+          inHost = this.#routed(platform, vp, silicon.route(vp));
+          break;
+        case RUN.breakpoint:
+          debug = { kind: 'debug', vp, cause: 'breakpoint', watch: -1 };
+          break;
       }
-      complete(engine, cpu, { kind: 'done' });
-    } else complete(engine, cpu, completion);
-    if (exit.kind === 'hlt') this.#finish(cpu);
-    this.#act(actions);
+      if (this.#watchHit >= 0 && debug === undefined) {
+        debug = { kind: 'debug', vp, cause: 'watch', watch: this.#watchHit };
+        this.#watchHit = -1;
+      }
+      // What the host has to do is looked at between runs, also when a guest never leaves its code by itself.
+      if (reason !== RUN.exit) break;
+    }
+    if (!inHost) silicon.leave(vp);
+    return debug;
   }
 
-  /** Lets the restarted instruction finish now: a vCPU that halts must be behind its HLT when it is woken. */
-  #finish(cpu: number): void {
-    this.engine.run(cpu, 1, this.#now);
+  #runCode(platform: Platform, vp: number, instructions: number): number {
+    const { engine, silicon } = this;
+    const { view } = engine;
+    const cpu = silicon.cpu(vp);
+    const waiting = view.getUint32(cpu + CPU.answers, true) !== 0;
+    view.setUint32(cpu + CPU.pending, waiting ? 0 : silicon.pending(vp, platform.interrupt(vp)), true);
+    // A restarted instruction runs by itself: what it did may have raised an interrupt.
+    const reason = engine.run(cpu, waiting ? 1 : instructions, this.#now);
+    this.#book(cpu);
+    return reason;
+  }
+
+  #book(cpu: number): void {
     const ran = this.engine.executed(cpu);
     this.#now += ran;
     this.#instructions += ran;
   }
 
+  #step(cpu: number): void {
+    this.engine.run(cpu, 1, this.#now);
+    this.#book(cpu);
+  }
+
+  /** True when the exit was the host's. */
+  #routed(platform: Platform, vp: number, routed: Routed): boolean {
+    this.#exits++;
+    const kind = EXIT_KINDS.indexOf(routed.cause);
+    const route = EXIT_ROUTES.indexOf(routed.route);
+    const at = kind * ROUTES + route;
+    this.#exitCounts[at] = (this.#exitCounts[at] as number) + 1;
+    const { sink } = this.config;
+    if (sink.mask & EVENT_CLASS.exit) {
+      const here = this.silicon.context(vp);
+      const [from, to] =
+        routed.route === 'context' ? [routed.from, routed.to] : [here, routed.route === 'host' ? -1 : here];
+      sink.emit(EVENT.exit, this.#now, vp, kind, route, from, to);
+    }
+    switch (routed.route) {
+      case 'silicon':
+      case 'guest':
+        return false;
+      case 'context':
+        this.#now += EXIT_TICKS;
+        return false;
+      case 'host':
+        this.#answered(platform, vp, routed.exit);
+        return true;
+    }
+  }
+
+  #answered(platform: Platform, vp: number, exit: Exit): void {
+    this.#now += EXIT_TICKS;
+    this.#watch(vp, exit);
+    const { completion, actions } = platform.exit(vp, exit, this.#world());
+    this.silicon.complete(vp, exit, completion);
+    this.#act(actions);
+  }
+
   /** The same exit at the same instruction for ever ends the run and says which. */
-  #watch(vp: number, cpu: number, exit: Exit): void {
+  #watch(vp: number, exit: Exit): void {
     if (exit.kind === 'hlt' || exit.kind === 'budget') {
       this.#sameExit = 0;
       return;
@@ -353,7 +401,7 @@ export class Machine {
         this.#end = {
           kind: 'stuck',
           vp,
-          exit: `${exit.kind} at 0x${read64(this.engine, cpu + CPU.rip).toString(16)}`,
+          exit: `${exit.kind} at 0x${read64(this.engine, this.silicon.cpu(vp) + CPU.rip).toString(16)}`,
         };
       }
     } else {
@@ -363,34 +411,23 @@ export class Machine {
   }
 
   #act(actions: readonly PlatformAction[]): void {
-    const { engine } = this;
+    const { silicon } = this;
     for (const action of actions) {
       switch (action.kind) {
         case 'serial':
           this.onSerial(action.unit, action.bytes);
           break;
         case 'init':
-          this.#initVp(action.vp);
+          silicon.init(action.vp);
           break;
-        case 'startup': {
-          const cpu = engine.cpu(action.vp);
-          this.#initVp(action.vp);
-          write64(engine, cpu + CPU.rip, 0n);
-          const code = engine.view;
-          code.setUint32(cpu + CS_SELECTOR, action.vector << 8, true);
-          write64(engine, cpu + CS_BASE, BigInt(action.vector) << 12n);
-          engine.updateMode(cpu);
+        case 'startup':
+          silicon.startup(action.vp, action.vector);
           break;
-        }
         case 'start-context':
-          setRegisters(
-            engine,
-            engine.cpu(action.vp),
-            startRegisters(action.context, this.config.initRegisters),
-          );
+          silicon.startContext(action.vp, action.context);
           break;
         case 'flush-tlb':
-          for (const vp of action.vps) engine.tlbFlush(engine.cpu(vp));
+          for (const vp of action.vps) silicon.flushTlb(vp);
           break;
         case 'crash':
           this.#end = { kind: 'crash', parameters: action.parameters, message: action.message };
@@ -405,15 +442,6 @@ export class Machine {
           assertNever(action);
       }
     }
-  }
-
-  #initVp(vp: number): void {
-    const { engine } = this;
-    const cpu = engine.cpu(vp);
-    // INIT keeps caches, MTRRs, MSRs and x87/SSE state (SDM vol. 3, table 10-1); here: what setRegisters does not write.
-    const mtrr = engine.u8.slice(cpu + CPU.mtrrDefType, cpu + CPU.specCtrl);
-    setRegisters(engine, cpu, this.config.initRegisters);
-    engine.u8.set(mtrr, cpu + CPU.mtrrDefType);
   }
 }
 

@@ -9,10 +9,12 @@ import type { EventSink } from '../seats/events.ts';
 import { findCpuModel } from '../x86/cpuid.ts';
 import { CPU, TLB, TLBFLAG } from '../x86/layout.ts';
 import { decodeValue, encodeValue } from './codec.ts';
+import { plainSilicon } from '../silicon/plain/silicon.ts';
+import type { SiliconKind } from '../silicon/silicon.ts';
 import { hypervPlatform } from './hyperv-platform.ts';
 import { Machine, type Counters, type Platform } from './machine.ts';
 
-const MAGIC = 'vitrine snapshot 1';
+const MAGIC = 'vitrine snapshot 2';
 
 interface Snapshot {
   readonly magic: string;
@@ -21,6 +23,7 @@ interface Snapshot {
   readonly seed: bigint;
   readonly tscHz: number;
   readonly tscAtZero: bigint;
+  readonly silicon: { readonly kind: string; readonly state: unknown };
   readonly regions: readonly RegionDirective[];
   readonly platform: { readonly kind: string; readonly config: unknown; readonly state: unknown };
   readonly counters: Counters;
@@ -30,6 +33,8 @@ interface Snapshot {
   /** Guest-physical addresses of fetch windows and fetch entries, in order: f64, -1 for none. */
   readonly windows: Float64Array;
   readonly fetches: readonly Float64Array[];
+  /** The same of data entries: the pages that they lead to. */
+  readonly translations: readonly Float64Array[];
   readonly pageNumbers: Float64Array;
   readonly pages: Uint8Array;
 }
@@ -47,27 +52,35 @@ const POINTERS = [
   CPU.record,
   CPU.msrMap,
 ];
+/** Silicon that a snapshot may name. */
+const SILICON: Readonly<Record<string, SiliconKind>> = { plain: plainSilicon };
 const FETCH_ENTRIES = 2 * (TLB.fetchSmall + TLB.fetchLarge);
 
 export function takeSnapshot(machine: Machine): Uint8Array {
-  const { engine, frames, config } = machine;
+  const { engine, truth, config, silicon } = machine;
   const cpus: Uint8Array[] = [];
   const tlbs: Uint8Array[] = [];
   const fetches: Float64Array[] = [];
-  const windows = new Float64Array(config.vcpus);
-  const gpaOf = frames.reverse();
-  for (let vp = 0; vp < config.vcpus; vp++) {
-    const cpu = engine.cpu(vp);
+  const translations: Float64Array[] = [];
+  const windows = new Float64Array(config.vcpus * machine.silicon.contexts);
+  const gpaOf = truth.reverse();
+  const slots = config.vcpus * silicon.contexts;
+  for (let slot = 0; slot < slots; slot++) {
+    const cpu = engine.cpu(0, slot);
     const copy = engine.u8.slice(cpu, cpu + CPU.size);
     const view = new DataView(copy.buffer);
-    windows[vp] =
+    windows[slot] =
       view.getBigInt64(CPU.windowMask, true) === -1n ? -1 : gpaOf(view.getUint32(CPU.windowHost, true));
     for (const field of POINTERS) view.setUint32(field, 0, true);
     cpus.push(copy);
     const area = engine.view.getUint32(cpu + CPU.tlbArea, true);
     const tlb = engine.u8.slice(area, area + TLB.areaBytes);
     const entries = new DataView(tlb.buffer);
+    const targets = new Float64Array((3 * TLB.arrayBytes) / 32).fill(-1);
     for (let at = 0; at < 3 * TLB.arrayBytes; at += 32) {
+      const page = entries.getInt32(at + TLB.read, true) & ~0xfff;
+      const host = (entries.getInt32(at + TLB.addend, true) + page) >>> 0;
+      if (entries.getBigInt64(at + TLB.read, true) !== -1n) targets[at / 32] = gpaOf(host);
       entries.setUint32(at + TLB.addend, 0, true);
       if (entries.getUint32(at + TLB.flags, true) & TLBFLAG.mmio) continue;
       // Bit 0 only says that somebody watches the page.
@@ -77,6 +90,7 @@ export function takeSnapshot(machine: Machine): Uint8Array {
       }
     }
     tlbs.push(tlb);
+    translations.push(targets);
     const gpas = new Float64Array(FETCH_ENTRIES);
     for (let k = 0; k < FETCH_ENTRIES; k++) {
       const at = TLB.fetch + k * 16;
@@ -87,12 +101,12 @@ export function takeSnapshot(machine: Machine): Uint8Array {
   }
   const numbers: number[] = [];
   const chunks: Uint8Array[] = [];
-  frames.eachTouchedPage((gpa, host) => {
+  truth.eachPage((page, host) => {
     const start = host >>> 2;
     let any = 0;
     for (let k = 0; k < 1024; k++) any |= engine.u32[start + k] as number;
     if (any === 0) return;
-    numbers.push(gpa / 4096);
+    numbers.push(page);
     chunks.push(engine.u8.subarray(host, host + 4096));
   });
   const pages = new Uint8Array(chunks.length * 4096);
@@ -105,12 +119,14 @@ export function takeSnapshot(machine: Machine): Uint8Array {
     tscHz: config.tscHz,
     tscAtZero: config.tscAtZero,
     regions: config.directives.filter((directive) => directive.kind === 'region'),
+    silicon: { kind: silicon.kind, state: silicon.save() },
     platform: { kind: machine.platform.kind, config: machine.platform.config, state: machine.platform.state },
     counters: machine.counters(),
     cpus,
     tlbs,
     windows,
     fetches,
+    translations,
     pageNumbers: Float64Array.from(numbers),
     pages,
   };
@@ -144,6 +160,8 @@ export function restoreSnapshot(bytes: Uint8Array, options: RestoreOptions): Res
       : options.platform?.(snapshot.platform.kind, snapshot.platform.config);
   if (platform === undefined)
     return { ok: false, reason: `there is no platform '${snapshot.platform.kind}'` };
+  const silicon = SILICON[snapshot.silicon.kind];
+  if (silicon === undefined) return { ok: false, reason: `there is no silicon '${snapshot.silicon.kind}'` };
   const machine = new Machine({
     model,
     vcpus: snapshot.vcpus,
@@ -153,14 +171,15 @@ export function restoreSnapshot(bytes: Uint8Array, options: RestoreOptions): Res
     directives: snapshot.regions as readonly Directive[],
     sink: options.sink,
     initRegisters: initEntry(model.signature),
+    silicon,
     ...(options.frameOrder === undefined ? {} : { frameOrder: options.frameOrder }),
   });
   machine.attach(platform);
   platform.load(snapshot.platform.state);
   machine.setCounters(snapshot.counters);
-  const { engine, frames } = machine;
+  const { engine, truth } = machine;
   for (const [k, page] of snapshot.pageNumbers.entries()) {
-    const host = frames.host(page * 4096);
+    const host = truth.page(page);
     if (host === undefined)
       return {
         ok: false,
@@ -168,13 +187,16 @@ export function restoreSnapshot(bytes: Uint8Array, options: RestoreOptions): Res
       };
     engine.u8.set(snapshot.pages.subarray(k * 4096, k * 4096 + 4096), host);
   }
-  for (let vp = 0; vp < snapshot.vcpus; vp++) {
-    const cpu = engine.cpu(vp);
+  machine.silicon.load(snapshot.silicon.state);
+  const at4k = (address: number): number => (truth.page(Math.floor(address / 4096)) ?? 0) + (address % 4096);
+  for (let slot = 0; slot < snapshot.cpus.length; slot++) {
+    const cpu = engine.cpu(0, slot);
     const own = POINTERS.map((field) => engine.view.getUint32(cpu + field, true));
-    engine.u8.set(snapshot.cpus[vp] as Uint8Array, cpu);
+    engine.u8.set(snapshot.cpus[slot] as Uint8Array, cpu);
     for (const [k, field] of POINTERS.entries()) engine.view.setUint32(cpu + field, own[k] as number, true);
     const area = engine.view.getUint32(cpu + CPU.tlbArea, true);
-    engine.u8.set(snapshot.tlbs[vp] as Uint8Array, area);
+    engine.u8.set(snapshot.tlbs[slot] as Uint8Array, area);
+    const pages = snapshot.translations[slot] as Float64Array;
     for (let at = area; at < area + 3 * TLB.arrayBytes; at += 32) {
       const valid =
         engine.view.getInt32(at + TLB.read, true) !== -1 || engine.view.getInt32(at + TLB.write, true) !== -1;
@@ -184,16 +206,16 @@ export function restoreSnapshot(bytes: Uint8Array, options: RestoreOptions): Res
         engine.view.setInt32(at + TLB.addend, -page | 0, true);
         continue;
       }
-      const host = frames.host(Number(engine.view.getBigUint64(at + TLB.gpa, true))) ?? 0;
+      const host = at4k(pages[(at - area) / 32] as number);
       engine.view.setInt32(at + TLB.addend, (host - page) | 0, true);
     }
-    const gpas = snapshot.fetches[vp] as Float64Array;
+    const gpas = snapshot.fetches[slot] as Float64Array;
     for (let k = 0; k < FETCH_ENTRIES; k++) {
       const gpa = gpas[k] as number;
-      if (gpa >= 0) engine.view.setUint32(area + TLB.fetch + k * 16 + 8, frames.host(gpa) ?? 0, true);
+      if (gpa >= 0) engine.view.setUint32(area + TLB.fetch + k * 16 + 8, at4k(gpa), true);
     }
-    const window = snapshot.windows[vp] as number;
-    if (window >= 0) engine.view.setUint32(cpu + CPU.windowHost, frames.host(window) ?? 0, true);
+    const window = snapshot.windows[slot] as number;
+    if (window >= 0) engine.view.setUint32(cpu + CPU.windowHost, at4k(window), true);
     engine.updateMode(cpu);
   }
   return { ok: true, machine };

@@ -5,7 +5,7 @@
 import { CPU } from '../x86/layout.ts';
 import { encodeValue } from './codec.ts';
 import type { Machine } from './machine.ts';
-import { rflags } from './vcpu.ts';
+import { rflags } from '../silicon/vcpu.ts';
 
 const PRIME = 0x100000001b3n;
 const MASK = (1n << 64n) - 1n;
@@ -41,25 +41,28 @@ class Mixer {
 void PRIME;
 
 export function stateHash(machine: Machine): string {
-  const { engine, frames } = machine;
+  const { engine, truth, silicon } = machine;
   const mixer = new Mixer();
   mixer.word(machine.instructions % 0x100000000);
   mixer.word(machine.now % 0x100000000);
   for (let vp = 0; vp < machine.config.vcpus; vp++) {
-    const cpu = engine.cpu(vp);
-    for (const [from, to] of RANGES)
-      for (let at = cpu + from; at < cpu + to; at += 4) mixer.word(engine.u32[at >>> 2] as number);
-    mixer.word(rflags(engine, cpu));
+    for (let context = 0; context < silicon.contexts; context++) {
+      const cpu = engine.cpu(vp, context);
+      for (const [from, to] of RANGES)
+        for (let at = cpu + from; at < cpu + to; at += 4) mixer.word(engine.u32[at >>> 2] as number);
+      mixer.word(rflags(engine, cpu));
+    }
   }
   const words = engine.u32;
-  frames.eachTouchedPage((gpa, host) => {
+  truth.eachPage((page, host) => {
     const start = host >>> 2;
     let any = 0;
     for (let k = 0; k < 1024; k++) any |= words[start + k] as number;
     if (any === 0) return;
-    mixer.word(Math.floor(gpa / 4096));
+    mixer.word(page);
     for (let k = 0; k < 1024; k++) mixer.word(words[start + k] as number);
   });
+  mixer.bytes(encodeValue(silicon.save()));
   mixer.bytes(encodeValue(machine.platform.state));
   return mixer.value.toString(16).padStart(16, '0');
 }

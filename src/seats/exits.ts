@@ -76,8 +76,36 @@ export interface BudgetExit {
   readonly kind: 'budget';
 }
 
-export type Exit =
+/** What the host of an ordinary VM handles, and what a paravisor handles for its guest. */
+export type OpenExit =
   IoExit | MmioExit | MsrExit | CpuidExit | Cr8Exit | HypercallExit | HltExit | TripleFaultExit | BudgetExit;
+
+/** VMGEXIT: what the guest asks lies behind the GHCB MSR (`Vmcb.ghcb`). */
+export interface VmgexitExit {
+  readonly kind: 'vmgexit';
+}
+
+/** The second stage refused an access. RIP stays on the instruction, which runs again when the host enters again. */
+export interface NestedFaultExit {
+  readonly kind: 'nested-fault';
+  readonly gpa: number;
+  /** Of the silicon: SNP, EXITINFO1 of VMEXIT_NPF; TDX, the exit qualification. */
+  readonly lo: number;
+  readonly hi: number;
+}
+
+/** The context could not be entered: VMEXIT_INVALID, VMEXIT_BUSY, a status of TDH.VP.ENTER. */
+export interface EntryFailedExit {
+  readonly kind: 'entry-failed';
+  readonly code: number;
+}
+
+/** An exception that a lower context would have had, kept from it (SNP: ReflectVC). Who may see why reads the VMSA. */
+export interface ReflectedExit {
+  readonly kind: 'reflected';
+}
+
+export type Exit = OpenExit | VmgexitExit | NestedFaultExit | EntryFailedExit | ReflectedExit;
 
 /**
  * - `done`: the instruction is complete; go on behind it.

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { REGISTER, registerValue } from '../../abi/hyperv/registers.ts';
-import type { Completion, Exit } from '../../seats/exits.ts';
+import type { Completion, OpenExit } from '../../seats/exits.ts';
 import type { HostView } from '../../seats/host-view.ts';
 import {
   type BoardAction,
@@ -48,7 +48,7 @@ class Bench {
     return { view, sink: { mask: 0, emit: () => undefined }, now: this.now };
   }
 
-  exit(exit: Exit, vp = 0): Completion {
+  exit(exit: OpenExit, vp = 0): Completion {
     const { completion, actions } = boardExit(this.board, vp, exit, this.world);
     this.actions.push(...actions);
     return completion;

@@ -20,7 +20,7 @@ import { REGISTER } from '../../abi/hyperv/registers.ts';
 import { isLapicMsr, lapicReadMsr, lapicWriteMsr } from '../../chipset/lapic-access.ts';
 import { lapicAdvance, lapicNextEvent, lapicSetTscOffset } from '../../chipset/lapic-timer.ts';
 import { createLapic, lapicReadCr8, lapicWriteCr8 } from '../../chipset/lapic.ts';
-import type { Completion, Cr8Exit, Exit, IoExit, MmioExit, MsrExit } from '../../seats/exits.ts';
+import type { Completion, Cr8Exit, OpenExit, IoExit, MmioExit, MsrExit } from '../../seats/exits.ts';
 import { answerCpuid } from './cpuid.ts';
 import { type FirmwarePiece, enableVirtualWire, firmwarePieces } from './firmware.ts';
 import { answerHypercall } from './hypercall.ts';
@@ -89,7 +89,7 @@ export function boardPieces({ cpus, firmware }: TestBoardConfig): FirmwarePiece[
 }
 
 /** Answers an exit of VP `vp`. */
-export function boardExit(board: TestBoard, vp: number, exit: Exit, world: BoardWorld): BoardStep {
+export function boardExit(board: TestBoard, vp: number, exit: OpenExit, world: BoardWorld): BoardStep {
   const call = begin(board, world);
   if (boardNextEvent(board) <= call.now) advance(call);
   return { completion: answer(call, vpOf(board, vp), exit), actions: call.actions };
@@ -110,7 +110,7 @@ function vpOf(board: TestBoard, index: number): BoardVp {
   return vp;
 }
 
-function answer(call: BoardCall, vp: BoardVp, exit: Exit): Completion {
+function answer(call: BoardCall, vp: BoardVp, exit: OpenExit): Completion {
   switch (exit.kind) {
     case 'io':
       return io(call, exit);

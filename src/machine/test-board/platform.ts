@@ -1,5 +1,6 @@
 /** The test board as the machine's platform. */
 import { uartInput } from '../../chipset/uart.ts';
+import type { OpenExit } from '../../seats/exits.ts';
 import type { Platform } from '../machine.ts';
 import {
   type TestBoard,
@@ -30,7 +31,8 @@ export function testBoardPlatform(config: TestBoardConfig): TestBoardPlatform {
       state = saved as TestBoard;
     },
     turn: (now) => boardTurn(state, now),
-    exit: (vp, exit, world) => boardExit(state, vp, exit, world),
+    // The board is only built with the silicon of an ordinary VM.
+    exit: (vp, exit, world) => boardExit(state, vp, exit as OpenExit, world),
     advance: (world) => boardAdvance(state, world),
     nextEvent: () => boardNextEvent(state),
     interrupt: (vp) => boardInterrupt(state, vp),

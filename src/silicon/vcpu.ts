@@ -1,6 +1,6 @@
 /** vCPU state at the boundary: initial registers in, register values out, answers to exits. */
-import type { InitialRegisters, SegmentRegister } from '../launch/directives.ts';
-import type { Exit, Completion, CpuidRegisters } from '../seats/exits.ts';
+import type { InitialRegisters, SegmentRegister } from '../seats/launch.ts';
+import type { Completion, CpuidRegisters, OpenExit } from '../seats/exits.ts';
 import type { CpuModel } from '../x86/cpuid.ts';
 import { cr4Allowed, nativeCpuid, xcr0Allowed } from '../x86/cpuid.ts';
 import type { Engine } from '../x86/engine.ts';
@@ -33,14 +33,23 @@ export function read64(engine: Engine, at: number): bigint {
   return engine.view.getBigUint64(at, true);
 }
 
+export interface VcpuConstants {
+  readonly model: CpuModel;
+  readonly tscHz: number;
+  readonly tscAtZero: bigint;
+}
+
+/** Entropy of a virtual processor: its own for each. */
+export function vcpuSeed(seed: bigint, vp: number): bigint {
+  return (seed ^ (BigInt(vp + 1) * 0x9e3779b97f4a7c15n)) & U64;
+}
+
 /** Constants of the model: what CR4, EFER and XCR0 may hold, reserved physical address bits, entropy. */
 export function configureVcpu(
   engine: Engine,
   cpu: number,
-  model: CpuModel,
+  { model, tscAtZero, tscHz }: VcpuConstants,
   seed: bigint,
-  tscOffset: bigint,
-  tscMultiplier: number,
 ): void {
   write64(engine, cpu + CPU.cr4Allowed, BigInt(cr4Allowed(model) >>> 0));
   write64(
@@ -53,8 +62,8 @@ export function configureVcpu(
   write64(engine, cpu + CPU.physReserved, reserved);
   // xorshift needs a state that is not zero.
   write64(engine, cpu + CPU.entropy, seed === 0n ? 0x9e3779b97f4a7c15n : seed);
-  write64(engine, cpu + CPU.tscOffset, tscOffset);
-  engine.view.setUint32(cpu + CPU.tscMultiplier, tscMultiplier, true);
+  write64(engine, cpu + CPU.tscOffset, tscAtZero);
+  engine.view.setUint32(cpu + CPU.tscMultiplier, Math.round(tscHz / 1e9), true);
   engine.view.setUint32(cpu + CPU.vendor, model.vendor === 'amd' ? 0 : 1, true);
   write64(engine, cpu + CPU.miscEnable, model.vendor === 'intel' ? 0x1n : 0n);
 }
@@ -188,7 +197,7 @@ export function setRflags(engine: Engine, cpu: number, value: number): void {
 }
 
 /** The exit that ended a run, as the owner of the vCPU sees it. */
-export function readExit(engine: Engine, cpu: number, model: CpuModel): Exit {
+export function readExit(engine: Engine, cpu: number, model: CpuModel): OpenExit {
   const { view } = engine;
   const word = (offset: number): number => view.getUint32(cpu + offset, true);
   const info = word(CPU.raiseInfo);
@@ -276,7 +285,22 @@ export function complete(engine: Engine, cpu: number, completion: Completion): v
   }
 }
 
-function pushAnswer(engine: Engine, cpu: number, ...words: readonly number[]): void {
+/** The result word of a hypercall goes into RAX, or EDX:EAX; the instruction is done. */
+export function completeHypercall(
+  engine: Engine,
+  cpu: number,
+  long: boolean,
+  { lo, hi }: { readonly lo: number; readonly hi: number },
+): void {
+  if (long) write64(engine, cpu + CPU.gpr, (BigInt(hi) << 32n) | BigInt(lo));
+  else {
+    write64(engine, cpu + CPU.gpr, BigInt(lo));
+    write64(engine, cpu + CPU.gpr + 16, BigInt(hi));
+  }
+  complete(engine, cpu, { kind: 'done' });
+}
+
+export function pushAnswer(engine: Engine, cpu: number, ...words: readonly number[]): void {
   const { view } = engine;
   const count = view.getUint32(cpu + CPU.answers, true);
   for (const [k, word] of words.entries())

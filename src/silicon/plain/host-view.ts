@@ -1,10 +1,10 @@
 /** The HostView of an ordinary VM: clear text and all registers, as copies. */
-import { REGISTER, type RegisterValue } from '../abi/hyperv/registers.ts';
-import type { HostView } from '../seats/host-view.ts';
-import type { Frames } from '../silicon/plain/frames.ts';
-import type { Engine } from '../x86/engine.ts';
-import { CPU } from '../x86/layout.ts';
-import { rflags, setRflags } from './vcpu.ts';
+import { REGISTER, type RegisterValue } from '../../abi/hyperv/registers.ts';
+import type { HostView } from '../../seats/host-view.ts';
+import type { Frames } from './frames.ts';
+import type { Engine } from '../../x86/engine.ts';
+import { CPU } from '../../x86/layout.ts';
+import { rflags, setRflags } from '../vcpu.ts';
 
 const FIELDS: ReadonlyMap<number, number> = new Map([
   ...Array.from({ length: 16 }, (_, n): [number, number] => [REGISTER.rax + n, CPU.gpr + n * 8]),
