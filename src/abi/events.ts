@@ -73,6 +73,8 @@ export const EVENT = {
   hostAccess: 37,
   /** The guest asked to be ended: SNP, GHCB termination (set, reason); TDX, ReportFatalError (-1, error code). */
   termination: 38,
+  /** The host used the page at `gpa`, which the guest gave it for that, as `use` (PAGE_USE). */
+  pageUse: 39,
 } as const;
 
 /** States of a guest page, as `pageState` reports them. */
@@ -107,6 +109,20 @@ export const INJECTION_OUTCOME = {
   refused: 2,
   /** Filtered by the paravisor. */
   filtered: 3,
+} as const;
+
+export const PAGE_USE = {
+  hypercallInput: 1,
+  hypercallOutput: 2,
+  synicMessages: 3,
+  synicEventFlags: 4,
+  monitor: 5,
+  ghcb: 6,
+  referenceTsc: 7,
+  vpAssist: 8,
+  quote: 9,
+  guestMessage: 10,
+  doorbell: 11,
 } as const;
 
 export const HOST_ACCESS = { clear: 0, ciphertext: 1, zeros: 2, refused: 3, poisoned: 4 } as const;
@@ -171,6 +187,7 @@ export const EVENT_ROWS: Readonly<Record<number, EventRow>> = {
   [EVENT.injection]: row('injection', EVENT_CLASS.exception, 'vector', 'type', 'outcome', 'context'),
   [EVENT.hostAccess]: row('host-access', EVENT_CLASS.page, 'gpa', 'bytes', 'write', 'outcome'),
   [EVENT.termination]: row('termination', EVENT_CLASS.lifecycle, 'set', 'reason'),
+  [EVENT.pageUse]: row('page-use', EVENT_CLASS.page, 'gpa', 'use'),
 };
 
 function row(name: string, eventClass: number, ...names: string[]): EventRow {
