@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { judge, parseConfig, readResult } from './kvm-unit-tests-report.ts';
+import { judge, parseConfig, qemuArguments, readResult } from './kvm-unit-tests-report.ts';
 
 const CONFIG = `
 # a comment
@@ -30,6 +30,7 @@ describe('parseConfig', () => {
       timeout: 30,
       memoryMiB: 4096,
       vendor: 'amd',
+      parameters: ['-cpu', 'qemu64,-x2apic,+tsc-deadline', '-m', '4g'],
       without: ['x2apic'],
       needs: undefined,
     });
@@ -49,6 +50,16 @@ describe('parseConfig', () => {
   test('says what a test needs that this machine is not', () => {
     expect(parseConfig(CONFIG, 'x86_64')[1]?.needs).toBe('KVM');
   });
+});
+
+test('qemuArguments gives what the configuration adds, without what only KVM has', () => {
+  const [kvm] = parseConfig(
+    '[a]\nfile = a.flat\nqemu_params = -enable-kvm -cpu host,hv_passthrough -m 1g',
+    'i386',
+  );
+  const args = qemuArguments(kvm!, 'a.flat').join(' ');
+  expect(args).toContain('-machine accel=tcg');
+  expect(args).toMatch(/-cpu max -m 1g$/);
 });
 
 describe('readResult', () => {

@@ -16,6 +16,8 @@ export interface UnitTest {
   readonly vendor: 'amd' | 'intel';
   /** CPUID features that the configuration takes away, by name. */
   readonly without: readonly string[];
+  /** What the configuration adds to QEMU's command line. */
+  readonly parameters: readonly string[];
   /** Why the configuration itself says that this test needs another machine. */
   readonly needs: string | undefined;
 }
@@ -43,7 +45,7 @@ export function parseConfig(text: string, architecture: Architecture): UnitTest[
 }
 
 function unitTest(name: string, keys: ReadonlyMap<string, string>): UnitTest {
-  const parameters = (keys.get('qemu_params') ?? keys.get('extra_params') ?? '').split(/\s+/);
+  const parameters = (keys.get('qemu_params') ?? keys.get('extra_params') ?? '').split(/\s+/).filter(Boolean);
   const after = (flag: string): string | undefined => {
     const at = parameters.indexOf(flag);
     return at < 0 ? undefined : parameters[at + 1];
@@ -58,6 +60,7 @@ function unitTest(name: string, keys: ReadonlyMap<string, string>): UnitTest {
     timeout: Number(keys.get('timeout') ?? DEFAULT_TIMEOUT),
     memoryMiB: mebibytes(after('-m')),
     vendor: intel ? 'intel' : 'amd',
+    parameters,
     without: features.filter((feature) => feature.startsWith('-')).map((feature) => feature.slice(1)),
     needs: needs(keys, parameters),
   };
@@ -72,6 +75,18 @@ function needs(keys: ReadonlyMap<string, string>, parameters: readonly string[])
   if (parameters.some((parameter) => parameter.includes('hv_passthrough')))
     return 'the Hyper-V interfaces of KVM';
   return undefined;
+}
+
+/** QEMU's command line for the test, by its TCG: what the configuration's own runner would give, `host` being KVM's. */
+export function qemuArguments(test: UnitTest, image: string): string[] {
+  const fixed = '--no-reboot -nodefaults -device pc-testdev -device isa-debug-exit,iobase=0xf4,iosize=0x4';
+  const args = `${fixed} -display none -serial stdio -device pci-testdev -machine accel=tcg`.split(' ');
+  args.push('-kernel', image, '-smp', String(test.cpus));
+  for (const parameter of test.parameters)
+    if (parameter !== '-enable-kvm')
+      args.push(parameter.replace(/^host\b/, 'max').replace(',hv_passthrough', ''));
+  if (test.args !== '') args.push('-append', test.args);
+  return args;
 }
 
 /** A shell would take the quotes off and put the time in; nothing else of a shell occurs in the file. */
@@ -132,7 +147,7 @@ export function readResult(
 }
 
 /** The other machine's results, by test name; only the outcome is compared. */
-export type Baseline = Readonly<Record<string, { readonly result: string }>>;
+export type Baseline = Readonly<Record<string, { readonly outcome: string }>>;
 /** Why a test may end otherwise than with PASS, by test name. */
 export type Expected = Readonly<Record<string, string>>;
 

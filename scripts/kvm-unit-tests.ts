@@ -3,10 +3,10 @@
  *
  *     node scripts/kvm-unit-tests.ts --images DIR [--config FILE] [--arch x86_64|i386] [--baseline FILE]
  *       [--expected FILE] [--only NAME,...] [--engine NAME] [--slower N] [--jobs N] [--json FILE] [--verbose]
- *       [--program FILE]
+ *       [--program FILE | --qemu PROGRAM]
  *
  * `--images` is the folder with the .flat files, and with unittests.cfg unless `--config` names it. `--baseline` holds
- * another machine's results, `{"x86_64": {"test": {"result": "PASS"}}}`. The exit status is 0 when every program
+ * another machine's results as `--json` wrote them: `--qemu PROGRAM` makes them with QEMU's TCG. The exit status is 0 when every program
  * passed, or is in `test/kvm-unit-tests.expected.json` with the reason why it does not; 1 otherwise.
  */
 import { spawn } from 'node:child_process';
@@ -22,6 +22,7 @@ import {
   type UnitTest,
   judge,
   parseConfig,
+  qemuArguments,
   readResult,
 } from './kvm-unit-tests-report.ts';
 
@@ -40,6 +41,7 @@ const { values: options } = parseArgs({
     jobs: { type: 'string', default: '1' },
     json: { type: 'string' },
     verbose: { type: 'boolean', default: false },
+    qemu: { type: 'string' },
     program: { type: 'string', default: project('src/node/main.ts') },
   },
 });
@@ -77,18 +79,16 @@ const missing = (outcome: 'NO IMAGE' | 'NOT RUN'): TestResult => {
 };
 
 function run(test: UnitTest, images: string): Promise<TestResult> {
-  if (test.needs !== undefined) return Promise.resolve(missing('NOT RUN'));
+  if (test.needs !== undefined && options.qemu === undefined) return Promise.resolve(missing('NOT RUN'));
   const image = join(images, test.file);
   if (!existsSync(image)) return Promise.resolve(missing('NO IMAGE'));
   return new Promise((resolve) => {
     const start = performance.now();
-    const child = spawn(
-      process.execPath,
-      ['--no-warnings', options.program, ...vitrineArguments(test, image)],
-      {
-        stdio: ['ignore', 'pipe', 'pipe'],
-      },
-    );
+    const [program, args] =
+      options.qemu === undefined
+        ? [process.execPath, ['--no-warnings', options.program, ...vitrineArguments(test, image)]]
+        : [options.qemu, qemuArguments(test, image)];
+    const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] });
     let output = '';
     let timedOut = false;
     const collect = (chunk: Buffer): void => {
@@ -127,11 +127,11 @@ const expected: Expected = readJson(options.expected, architecture);
 const results: Record<string, TestResult & { baseline: string | undefined; note: string; good: boolean }> =
   {};
 console.log(
-  `${'test'.padEnd(42)}${'baseline'.padEnd(10)}${'vitrine'.padEnd(10)}${'pass/fail/skip'.padEnd(16)}seconds  note`,
+  `${'test'.padEnd(42)}${'baseline'.padEnd(10)}${(options.qemu === undefined ? 'vitrine' : 'qemu').padEnd(10)}${'pass/fail/skip'.padEnd(16)}seconds  note`,
 );
 
 function report(test: UnitTest, result: TestResult): void {
-  const before = baseline[test.name]?.result;
+  const before = baseline[test.name]?.outcome;
   const reason = result.outcome === 'NOT RUN' ? `needs ${test.needs ?? ''}` : expected[test.name];
   const verdict = judge(test.name, result.outcome, before, reason);
   results[test.name] = { ...result, baseline: before, ...verdict };

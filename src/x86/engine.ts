@@ -116,6 +116,9 @@ export class Engine {
         view.setUint32(cpu + CPU.tlbArea, plan.tlbBase + (v * plan.contexts + c) * TLB.areaBytes, true);
         view.setUint32(cpu + CPU.tlbEmpty, plan.tlbEmpty, true);
         view.setUint32(cpu + CPU.index, v, true);
+        // Nothing is known of what lies there: the first flush drops all.
+        const area = view.getUint32(cpu + CPU.tlbArea, true);
+        this.u8.fill(0xff, area + TLB.use, area + TLB.areaBytes);
         this.tlbFlush(cpu);
       }
     }

@@ -164,6 +164,8 @@ export const CPU = {
   cr4Shadow: 0x9a0,
   /** u32: exceptions that leave for the outside instead of being delivered. */
   exceptionBitmap: 0x9a8,
+  /** u32: an entry was filled whose right to write rests on CR0.WP being clear. */
+  tlbWpOpen: 0xffc,
   /** PDPTE registers of PAE paging: 4 * 8. */
   pdpte: 0x5e0, // -> 0x600
 
@@ -214,7 +216,20 @@ export const TLB = {
   fetchSmall: 512,
   fetchLarge: 64,
   fetchBytes: (512 + 64) * 16,
-  areaBytes: 3 * 1024 * 32 + 2 * (512 + 64) * 16,
+  /** Behind the arrays, what may be in them, so that a flush costs what was filled; see TLBUSE. */
+  use: 3 * 1024 * 32 + 2 * (512 + 64) * 16,
+  areaBytes: 3 * 1024 * 32 + 2 * (512 + 64) * 16 + 64,
+} as const;
+
+/** Offsets behind TLB.use. A bit of the first ones stands for 1/64 of an array that has had an entry since the last flush. */
+export const TLBUSE = {
+  /** u64 each: user, supervisor, supervisorAc. */
+  data: 0,
+  /** u64 each: 4 KiB fetch entries of user and supervisor; then their 2 MiB ones. */
+  fetchSmall: 24,
+  fetchLarge: 40,
+  /** u64: bit (va >> 30) & 63 is set when a piece of a large page was filled. */
+  large: 56,
 } as const;
 
 export const TLBFLAG = { mmio: 1, global: 2, large: 4, user: 8 } as const;

@@ -3,7 +3,7 @@
  * Intel SDM vol. 3 ch. 4, AMD APM vol. 2 ch. 5. All checks happen here, when an entry is filled; what is filled is
  * what may be done without asking again.
  */
-import { CPU, EXIT, FLAG, PAGEFLAG, ENGINE, SECOND, TLB, TLBFLAG, VEC } from '../layout.ts';
+import { CPU, EXIT, FLAG, PAGEFLAG, ENGINE, SECOND, TLB, TLBFLAG, TLBUSE, VEC } from '../layout.ts';
 import { CR0, CR4, EFER } from '../registers.ts';
 import type { FunctionBuilder, Label } from '../wasm/function.ts';
 import { i32, i64, select, type Val } from '../wasm/value.ts';
@@ -37,6 +37,38 @@ function readEntry(
   return { host, value: value.get };
 }
 
+/** The arrays of a TLB area, and where it stands what was filled in them. */
+const ARRAYS: readonly { readonly array: number; readonly bytes: number; readonly use: number }[] = [
+  ...[TLB.user, TLB.supervisor, TLB.supervisorAc].map((which) => ({
+    array: which * TLB.arrayBytes,
+    bytes: TLB.arrayBytes,
+    use: TLBUSE.data + which * 8,
+  })),
+  ...[0, 1].flatMap((kind) => [
+    {
+      array: TLB.fetch + kind * TLB.fetchBytes,
+      bytes: TLB.fetchSmall * 16,
+      use: TLBUSE.fetchSmall + kind * 8,
+    },
+    {
+      array: TLB.fetch + kind * TLB.fetchBytes + TLB.fetchSmall * 16,
+      bytes: TLB.fetchLarge * 16,
+      use: TLBUSE.fetchLarge + kind * 8,
+    },
+  ]),
+];
+
+/** Notes that the 1/64 `part` (modulo 64) of an array has an entry. */
+function note(f: FunctionBuilder, cpu: Val, array: Val, use: number, part: Val): void {
+  const word = f.let(f.load('32', cpu, CPU.tlbArea).add(array));
+  f.store('64', word, f.load('64', word, TLB.use + use).or(i64(1).shl(part)), TLB.use + use);
+}
+
+/** Notes that a piece of a large page is in the TLB. */
+function noteLarge(f: FunctionBuilder, cpu: Val, va: Val, leaf: Val): void {
+  f.if(leaf.and(TLBFLAG.large << 8), () => note(f, cpu, i32(0), TLBUSE.large, va.shrU(30)));
+}
+
 export const pagingRoutines: readonly Routine[] = [
   /** Host address of guest-physical `gpa` for a page-table access or another physical one; 0 when it is not memory. */
   routine('physical', ['i32', 'i64', 'i32'], ['i32'], (f, lib) => {
@@ -49,7 +81,8 @@ export const pagingRoutines: readonly Routine[] = [
   /**
    * Walks the guest's tables for linear address `va`. access: READ, WRITE or FETCH; user: CPL 3 access;
    * ac: supervisor access that SMAP does not stop. Raises #PF, or gives the guest-physical address of the byte in
-   * CPU.stageGpa and returns leaf flags: bit 0 writable now (W permitted and D set), TLBFLAG.global << 8,
+   * CPU.stageGpa and returns leaf flags: bit 0 writable now (W permitted and D set), bit 1 only because CR0.WP is clear,
+   * TLBFLAG.global << 8,
    * TLBFLAG.large << 8, log2 of the page size << 16.
    */
   routine('walk', ['i32', 'i64', 'i32', 'i32', 'i32'], ['i32'], (f, lib) => {
@@ -199,7 +232,9 @@ export const pagingRoutines: readonly Routine[] = [
     const canWrite = f.let(rights.get.and(PTE.W).bool());
     const wp = f.let(cr0.and(CR0.WP).bool());
     const mayWrite = f.local('i32');
-    mayWrite.set(canWrite.or(user.eqz().and(wp.eqz())));
+    const unprotected = f.let(user.eqz().and(wp.eqz()));
+    mayWrite.set(canWrite.or(unprotected));
+    const lent = f.local('i32', unprotected.and(canWrite.eqz()));
     // Protection keys: 4- and 5-level paging, user pages, data accesses. The error code names them beside any other reason.
     f.if(cr4.and(CR4.PKE).bool().and(efer.and(EFER.LMA).bool()).and(userPage).and(fetch.eqz()), () => {
       const pkey = f.let(leaf.get.shrU(59).wrap().and(0xf));
@@ -208,6 +243,7 @@ export const pagingRoutines: readonly Routine[] = [
       const writeStopped = f.let(pk.shrU(1).and(user.or(wp)));
       f.if(write.and(writeStopped), () => fail(0x21));
       f.if(writeStopped, () => mayWrite.set(0));
+      lent.set(lent.get.or(unprotected.and(pk.shrU(1))));
     });
     // User access to a supervisor page.
     f.if(user.and(userPage.eqz()), () => fail(1));
@@ -235,6 +271,7 @@ export const pagingRoutines: readonly Routine[] = [
     f.return(
       mayWrite.get
         .and(dirty)
+        .or(lent.get.shl(1))
         .or(global.shl(8 + 1))
         .or(select(shift.get.ne(12), i32(TLBFLAG.large << 8), i32(0)))
         .or(shift.get.shl(16)),
@@ -295,6 +332,9 @@ export const pagingRoutines: readonly Routine[] = [
         );
       },
     );
+    note(f, cpu, which.shl(3), TLBUSE.data, va.shrU(12 + 10 - 6));
+    noteLarge(f, cpu, va, leaf);
+    f.if(leaf.and(3).eq(3), () => f.store('32', cpu, i32(1), CPU.tlbWpOpen));
     f.store('64', entry, tag.get, TLB.read);
     f.store('64', entry, writeTag.get, TLB.write);
     f.store('32', entry, host.sub(page.wrap()), TLB.addend);
@@ -402,13 +442,17 @@ export const pagingRoutines: readonly Routine[] = [
     const host = f.callValue(lib('second_stage'), cpu, gpa, i32(FETCH));
     f.if(host.eqz(), () => f.call(lib('ask'), cpu, i32(EXIT.nestedPageFault), gpa, i64(FETCH), i64(0)));
     const second = f.let(f.load('32', cpu, CPU.stageFlags));
+    const kind = f.let(select(user, i32(0), i32(8)));
+    noteLarge(f, cpu, va, leaf);
     // A fetch entry covers the whole guest translation, up to 2 MiB, where the second stage is uniform too.
     f.if(leaf.shrU(16).geU(21).and(second.and(SECOND.uniform).bool()), () => {
+      note(f, cpu, kind, TLBUSE.fetchLarge, va.shrU(21));
       f.store('64', large, block, 0);
       f.store('32', large, host.sub(va.wrap().and(0x1ff000)), 8);
       f.store('32', large, leaf.shrU(8).and(0xff), 12);
       use(large, block, -0x200000);
     });
+    note(f, cpu, kind, TLBUSE.fetchSmall, va.shrU(12 + 9 - 6));
     f.store('64', small, page, 0);
     f.store('32', small, host, 8);
     f.store('32', small, leaf.shrU(8).and(0xff), 12);
@@ -418,60 +462,82 @@ export const pagingRoutines: readonly Routine[] = [
   /** Drops every translation of this context. */
   routine('tlb_flush', ['i32'], [], (f) => {
     const cpu = f.p(0);
-    f.memoryFill(f.load('32', cpu, CPU.tlbArea), i32(0xff), i32(TLB.areaBytes));
+    const area = f.let(f.load('32', cpu, CPU.tlbArea));
+    for (const { array, bytes, use } of ARRAYS) {
+      const left = f.local('i64', f.load('64', area, TLB.use + use));
+      f.store('64', area, i64(0), TLB.use + use);
+      f.loop((again) => {
+        f.if(left.get.ne(0), () => {
+          f.memoryFill(
+            area.add(array).add(
+              left.get
+                .ctz()
+                .wrap()
+                .mul(bytes / 64),
+            ),
+            i32(0xff),
+            i32(bytes / 64),
+          );
+          left.set(left.get.and(left.get.sub(1)));
+          f.br(again);
+        });
+      });
+    }
+    f.store('64', area, i64(0), TLB.use + TLBUSE.large);
+    f.store('32', cpu, i32(0), CPU.tlbWpOpen);
     f.store('64', cpu, i64(-1), CPU.windowBase);
     f.store('64', cpu, i64(-1), CPU.windowMask);
   }),
 
-  /** INVLPG: drops the translations of the page of `va`, all of them when it may be a large one. */
+  /**
+   * INVLPG: drops the translations of the page of `va`. Entries are 4 KiB pieces of what the guest mapped: where pieces of
+   * a large page were filled in the same GiB, everything goes, which is always right.
+   */
   routine('tlb_flush_page', ['i32', 'i64'], [], (f, lib) => {
     const cpu = f.p(0);
     const va = f.p(1);
     const area = f.let(f.load('32', cpu, CPU.tlbArea));
-    const page = f.let(va.and(-4096n));
-    const large = f.local('i32', 0);
-    const at = f.let(
-      va
-        .shrU(12)
-        .wrap()
-        .and(TLB.entries - 1)
-        .shl(TLB.entryShift),
+    f.if(
+      f
+        .load('64', area, TLB.use + TLBUSE.large)
+        .shrU(va.shrU(30))
+        .and(1)
+        .ne(0),
+      () => {
+        f.call(lib('tlb_flush'), cpu);
+        f.return();
+      },
     );
-    for (const which of [TLB.user, TLB.supervisor, TLB.supervisorAc]) {
-      const entry = f.let(area.add(at).add(which * TLB.arrayBytes));
-      const hit = f.let(
-        f
-          .load('64', entry, TLB.read)
-          .and(-2n)
-          .eq(page)
-          .or(f.load('64', entry, TLB.write).and(-2n).eq(page)),
+    const page = f.let(va.and(-4096n));
+    const slot = (entries: number, bytes: number): Val =>
+      f.let(
+        area.add(
+          va
+            .shrU(12)
+            .wrap()
+            .and(entries - 1)
+            .mul(bytes),
+        ),
       );
-      f.if(hit, () => {
-        large.set(large.get.or(f.load('32', entry, TLB.flags).and(TLBFLAG.large)));
-        f.store('64', entry, i64(-1), TLB.read);
-        f.store('64', entry, i64(-1), TLB.write);
-      });
+    const data = slot(TLB.entries, 1 << TLB.entryShift);
+    for (const which of [TLB.user, TLB.supervisor, TLB.supervisorAc]) {
+      const at = which * TLB.arrayBytes;
+      f.if(
+        f
+          .load('64', data, at + TLB.read)
+          .and(-2n)
+          .eq(page),
+        () => {
+          f.store('64', data, i64(-1), at + TLB.read);
+          f.store('64', data, i64(-1), at + TLB.write);
+        },
+      );
     }
-    void large;
-    // Entries are 4 KiB pieces of what the guest mapped: pieces of the same large page lie in other slots.
-    const index = f.local('i32', 0);
-    f.loop((again) => {
-      const entry = f.let(area.add(index.get));
-      f.if(f.load('32', entry, TLB.flags).and(TLBFLAG.large), () => {
-        // 1 GiB around the address is the largest page.
-        const far = f.let(f.load('64', entry, TLB.read).xor(va).shrU(30).ne(0));
-        f.if(far.eqz(), () => {
-          f.store('64', entry, i64(-1), TLB.read);
-          f.store('64', entry, i64(-1), TLB.write);
-        });
-      });
-      index.set(index.get.add(32));
-      f.brIf(again, index.get.ltU(3 * TLB.arrayBytes));
-    });
-    f.memoryFill(area.add(TLB.fetch), i32(0xff), i32(TLB.areaBytes - TLB.fetch));
+    const fetch = slot(TLB.fetchSmall, 16);
+    for (const at of [TLB.fetch, TLB.fetch + TLB.fetchBytes])
+      f.if(f.load('64', fetch, at).eq(page), () => f.store('64', fetch, i64(-1), at));
     f.store('64', cpu, i64(-1), CPU.windowBase);
     f.store('64', cpu, i64(-1), CPU.windowMask);
-    void lib;
   }),
 ];
 void FLAG;

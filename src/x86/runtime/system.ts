@@ -194,7 +194,22 @@ export const systemRoutines: readonly Routine[] = [
     const next = f.let(value.and(kept | 0));
     f.store('64', cpu, next.zext(), CPU.cr0);
     // Entering protected mode leaves segments as they are; CPL is 0. Leaving it too.
-    f.if(old.xor(next).and(CR0.PG | CR0.WP | CR0.PE | 0), () => f.call(lib('tlb_flush'), cpu));
+    // Clearing WP takes no right away; setting it does only from entries that were filled thanks to it.
+    const protects = f.let(
+      next
+        .and(CR0.WP)
+        .bool()
+        .and(old.and(CR0.WP).eqz())
+        .and(f.load('32', cpu, CPU.tlbWpOpen)),
+    );
+    f.if(
+      old
+        .xor(next)
+        .and(CR0.PG | CR0.PE | 0)
+        .bool()
+        .or(protects),
+      () => f.call(lib('tlb_flush'), cpu),
+    );
     f.if(next.and(CR0.PE).eqz(), () => f.store('32', cpu, i32(0), CPU.cpl));
   }),
   routine('load_pdptes', ['i32', 'i64'], [], (f, lib) => {
