@@ -102,10 +102,7 @@ export async function makeGuest(
 ): Promise<Guest> {
   const cache = new Cache(defaultCacheDir());
   const source: PackageSource = { cache, apt: new Apt(cache), offline: false, say: () => undefined };
-  const kernel = await resolveKernel(
-    { offline: false, ...(kernelPackage === undefined ? {} : { package: kernelPackage }) },
-    source,
-  );
+  const kernel = await resolveKernel(kernelPackage === undefined ? {} : { package: kernelPackage }, source);
   const busybox = await packageBytes('busybox-static', source);
   const program = await busyboxFromDeb(busybox.bytes, busybox.entry.name);
   mkdirSync(folder, { recursive: true });

@@ -42,6 +42,7 @@ const OFFSETS: ReadonlyMap<string, number> = new Map([
   ['fs_base', segField(FS, SEG.base)],
   ['gs_base', segField(GS, SEG.base)],
   ['k_gs_base', CPU.kernelGsBase],
+  ['lstar', CPU.lstar],
   ['cr0', CPU.cr0],
   ['cr2', CPU.cr2],
   ['cr3', CPU.cr3],

@@ -1,40 +1,24 @@
-/** `vitrine boot`: files and options in, a machine that runs, an exit status out. */
-import {
-  accessSync,
-  closeSync,
-  constants,
-  existsSync,
-  openSync,
-  renameSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-  writeSync,
-} from 'node:fs';
-import { basename, dirname, resolve as resolvePath } from 'node:path';
-import { zstdCompressSync, zstdDecompressSync } from 'node:zlib';
-import { sentence } from '../launch/outcome.ts';
-import { launchPlain } from '../launch/plain.ts';
-import { initEntry } from '../launch/entry-state.ts';
-import { DEFAULT_CONFIG } from '../host/config.ts';
-import { REGISTER } from '../abi/hyperv/registers.ts';
-import { inspect } from '../machine/inspect.ts';
-import { hypervPlatform } from '../machine/hyperv-platform.ts';
-import { Machine, type StopReason } from '../machine/machine.ts';
+/** `vitrine boot`: a machine that runs between a terminal, files and a debugger, and an exit status at its end. */
+import { closeSync, openSync, writeSync } from 'node:fs';
+import type { Machine, StopReason } from '../machine/machine.ts';
 import { stateHash } from '../machine/state-hash.ts';
-import { restoreSnapshot, takeSnapshot } from '../machine/snapshot.ts';
 import type { EventSink } from '../seats/events.ts';
-import { findCpuModel, type CpuModel } from '../x86/cpuid.ts';
 import { Apt } from './apt.ts';
+import { build, type Built } from './build.ts';
 import { Cache } from './cache.ts';
+import { printedConfiguration } from './configuration.ts';
+import { deathReport } from './death.ts';
 import { STATUS, UserError } from './errors.ts';
 import { EventLog } from './event-log.ts';
+import { bothSinks, FlightRecorder } from './flight-recorder.ts';
 import { GdbServer } from './gdb/server.ts';
-import { buildInitramfs, busyboxFromDeb } from './initramfs.ts';
-import { packageBytes, readUserFile, resolveKernel, type PackageSource } from './kernel.ts';
+import { readUserFile, type PackageSource } from './kernel.ts';
+import { checkWritable, errorCode, writeWhole } from './output.ts';
+import { Pacer } from './pacer.ts';
+import { endReason, reportText } from './report.ts';
 import { LogStream, logText } from './sanitize.ts';
 import { interactive, lastWords, piped, RunSession } from './sessions.ts';
-import { Pacer } from './pacer.ts';
+import { resumeSnapshot, saveSnapshot, type SavedSession } from './snapshot-file.ts';
 import { Symbols } from './symbols.ts';
 
 export interface BootOptions {
@@ -50,13 +34,15 @@ export interface BootOptions {
   readonly cpuModel: string;
   readonly run?: string;
   readonly console?: string;
-  readonly limit: number;
+  /** Instructions since power-on; none: no limit. */
+  readonly limit?: number;
+  /** Seconds; 0: no limit. */
   readonly timeout: number;
   readonly seed: bigint;
   readonly date: number;
   readonly realtime: boolean;
   readonly hyperv: boolean;
-  readonly invariantTsc: boolean;
+  readonly hypervWithout: readonly string[];
   readonly trace?: string;
   readonly hashEvery: number;
   readonly json?: string;
@@ -71,38 +57,53 @@ export interface BootOptions {
 
 /** Instructions between looks at the outside world. */
 const SLICE = 5_000_000;
+const NOTHING_SAVED: SavedSession = { run: undefined, typed: new Uint8Array(0) };
+
+const say = (line: string): void => void process.stderr.write(`vitrine: ${line}\n`);
+
+/** What a run starts from: a machine that was built, or one from a snapshot file. */
+interface Start {
+  readonly machine: Machine;
+  readonly kernel: Built['kernel'] | undefined;
+  readonly configuration: Readonly<Record<string, unknown>>;
+  readonly session: SavedSession;
+}
+
+async function start(options: BootOptions, source: PackageSource, sink: EventSink): Promise<Start> {
+  if (options.resume !== undefined) {
+    const { machine, configuration, session } = resumeSnapshot(options.resume, sink);
+    return { machine, configuration, session, kernel: undefined };
+  }
+  const { machine, kernel } = await build(options, source, sink);
+  const configuration = printedConfiguration(options, kernel.package);
+  return { machine, kernel, configuration, session: NOTHING_SAVED };
+}
+
+function readSymbols(path: string): Symbols {
+  return new Symbols(new TextDecoder('latin1').decode(readUserFile(path, 'symbols')), path);
+}
 
 export async function boot(options: BootOptions): Promise<number> {
-  const say = (line: string): void => void process.stderr.write(`vitrine: ${line}\n`);
-  const model = findCpuModel(options.cpuModel);
-  if (model === undefined)
-    throw new UserError(
-      `there is no processor model '${options.cpuModel}': give EPYC-Milan or SapphireRapids with --cpu-model`,
-    );
-  if (isRunWithout(options))
-    throw new UserError(
-      '--run needs the default initramfs: leave out --initrd and --resume, or leave out --run',
-    );
-  for (const [path, what] of [
-    [options.json === '-' ? undefined : options.json, '--json'],
+  for (const [path, option] of [
+    [options.json, '--json'],
+    [options.console, '--console'],
+    [options.trace, '--trace'],
     [options.snapshot, '--snapshot'],
   ] as const)
-    if (path !== undefined) checkWritable(path, what);
-  const symbols =
-    options.symbols === undefined
-      ? undefined
-      : new Symbols(
-          new TextDecoder('latin1').decode(readUserFile(options.symbols, 'symbols')),
-          options.symbols,
-        );
+    if (path !== undefined && (path !== '-' || option === '--trace' || option === '--snapshot'))
+      checkWritable(path, option);
+  let symbols = options.symbols === undefined ? undefined : readSymbols(options.symbols);
   const cache = new Cache(options.cacheDir);
   const source: PackageSource = { cache, apt: new Apt(cache), offline: options.offline, say };
-  const events = options.trace === undefined ? undefined : new EventLog(options.trace);
-  const sink: EventSink = events ?? { mask: 0, emit: () => undefined };
-  const isRun = options.run !== undefined;
+  const recorder = new FlightRecorder();
+  const trace = options.trace === undefined ? undefined : new EventLog(options.trace);
+  const sink = trace === undefined ? recorder : bothSinks(recorder, trace);
+
+  let { machine, kernel, configuration, session: saved } = await start(options, source, sink);
+  if (symbols === undefined && kernel?.systemMap !== undefined)
+    symbols = new Symbols(kernel.systemMap, 'the System.map of the package');
+  const isRun = options.run !== undefined || saved.run !== undefined;
   const tty = !isRun && process.stdin.isTTY === true;
-  let { machine, kernel } =
-    options.resume === undefined ? await build(options, model, source, sink) : resume(options.resume, sink);
 
   const consoleFile =
     options.console !== undefined && options.console !== '-' ? openConsole(options.console) : undefined;
@@ -112,11 +113,11 @@ export async function boot(options: BootOptions): Promise<number> {
   const toConsole = (bytes: Uint8Array): void => {
     recent.push(bytes.slice());
     if (recent.length > 4096) recent.splice(0, 2048);
-    if (consoleFile !== undefined) writeSync(consoleFile, bytes);
+    if (consoleFile !== undefined) writeAll(consoleFile, bytes);
     else if (options.console === '-' || tty) process.stdout.write(Uint8Array.from(bytes));
     else if (!isRun) process.stdout.write(log.push(bytes));
   };
-  const session = isRun ? new RunSession() : undefined;
+  const session = isRun ? new RunSession(saved.run) : undefined;
   const onSerial = (unit: number, bytes: Uint8Array): void => {
     if (unit === 0) toConsole(bytes);
     else session?.push(bytes);
@@ -124,26 +125,31 @@ export async function boot(options: BootOptions): Promise<number> {
   machine.onSerial = onSerial;
 
   const started = performance.now();
-  const terminal = tty ? interactive() : isRun ? undefined : piped();
   const gdb = options.gdb === undefined ? undefined : new GdbServer(machine, options.gdbWait);
   if (gdb !== undefined) {
     await gdb.listen(options.gdb as number);
     say(`gdb: target remote localhost:${options.gdb as number}`);
   }
+  if (tty) say('Ctrl-A x leaves, Ctrl-A h helps');
+  const terminal = tty ? interactive(saved.typed) : isRun ? undefined : piped(saved.typed);
+  const limit = options.limit ?? Infinity;
   let reason: StopReason;
   let timedOut = false;
   let interrupted: number | undefined;
   const onSignal = (signal: NodeJS.Signals): void => void (interrupted = signal === 'SIGINT' ? 2 : 15);
   process.on('SIGINT', onSignal);
   process.on('SIGTERM', onSignal);
-  let nextHash = options.hashEvery;
+  const nextMark = (): number =>
+    options.hashEvery > 0
+      ? (Math.floor(machine.instructions / options.hashEvery) + 1) * options.hashEvery
+      : Infinity;
+  let hashAt = nextMark();
   const paced = options.realtime || tty;
   let pacer = new Pacer(machine.now);
   // While a command may read input, an idle guest gets it before its clock skips to the next timer.
   let skipTo = 0;
   try {
     for (;;) {
-      const left = options.limit - machine.instructions;
       const held = paced || session?.waiting === true;
       const idleTo = held
         ? pacer.target(machine.now)
@@ -152,13 +158,13 @@ export async function boot(options: BootOptions): Promise<number> {
           : terminal !== undefined
             ? Math.max(skipTo, machine.now)
             : Infinity;
-      const untilHash = options.hashEvery > 0 ? nextHash - machine.instructions : Infinity;
       await gdb?.ready();
       if (gdb?.killed === true) return STATUS.ok;
-      reason = (gdb ?? machine).run(Math.max(1, Math.min(SLICE, left, untilHash)), idleTo);
-      if (options.hashEvery > 0 && machine.instructions >= nextHash) {
+      const budget = Math.min(SLICE, limit - machine.instructions, hashAt - machine.instructions);
+      reason = (gdb ?? machine).run(Math.max(1, budget), idleTo);
+      if (machine.instructions >= hashAt) {
         process.stderr.write(`hash ${machine.instructions} ${stateHash(machine)}\n`);
-        nextHash += options.hashEvery;
+        hashAt = nextMark();
       }
       await breathe(reason, held ? pacer : undefined, machine);
       // Input goes to an idle guest before its clock skips to the next timer.
@@ -178,26 +184,24 @@ export async function boot(options: BootOptions): Promise<number> {
         break;
       }
       if (reason.kind === 'budget') {
-        if (machine.instructions >= options.limit) break;
+        if (machine.instructions >= limit) break;
         continue;
       }
       if (reason.kind === 'idle') {
         if (reason.until === Infinity && !tty && (session === undefined || !session.mayInput)) break;
         continue;
       }
-      if (
+      const reboots =
         tty &&
         gdb === undefined &&
         options.resume === undefined &&
         reason.kind === 'end' &&
-        reason.reason === 'reset'
-      ) {
-        ({ machine, kernel } = await build(options, model, source, sink));
-        machine.onSerial = onSerial;
-        pacer = new Pacer(machine.now);
-        continue;
-      }
-      break;
+        reason.reason === 'reset';
+      if (!reboots) break;
+      ({ machine, kernel, configuration } = await start(options, source, sink));
+      machine.onSerial = onSerial;
+      pacer = new Pacer(machine.now);
+      hashAt = nextMark();
     }
   } finally {
     process.off('SIGINT', onSignal);
@@ -205,162 +209,41 @@ export async function boot(options: BootOptions): Promise<number> {
     terminal?.restore();
     if (!isRun) process.stdout.write(log.end());
     session?.close();
-    events?.close();
+    trace?.close();
     gdb?.close();
     if (consoleFile !== undefined) closeSync(consoleFile);
   }
-  const status = statusOf(reason, {
-    timedOut,
-    interrupted,
-    left: terminal?.left === true,
-    ...(session?.status === undefined ? {} : { run: session.status }),
-    isRun,
-  });
-  if (status === STATUS.guestDied) {
+  const left = terminal?.left === true;
+  const status = statusOf(reason, { timedOut, left, isRun, run: session?.status });
+  if (interrupted !== undefined || session?.status !== undefined) {
+    // Whoever sent the signal knows, and the command has said what it had to say.
+  } else if (status === STATUS.guestDied) {
     // Who sits at the console has seen them.
     if (!tty) process.stderr.write(logText(lastWords(recent)));
-    process.stderr.write(
-      `vitrine: the guest died: ${describe(reason)} after ${machine.instructions} instructions\n${registers(machine)}${symbols === undefined ? '' : stack(machine, symbols)}`,
-    );
-  } else if (status === STATUS.limit && interrupted === undefined)
+    process.stderr.write(deathReport(machine, reason, symbols, recorder));
+  } else if (status === STATUS.limit)
     say(
       timedOut
         ? `the time limit of ${options.timeout} s was reached`
-        : `the limit of ${options.limit} instructions was reached`,
+        : `the limit of ${limit} instructions was reached`,
     );
-  if (options.snapshot !== undefined) save(options.snapshot, machine);
-  if (options.json !== undefined) writeReport(options, machine, kernel, reason, status, started);
+  if (options.snapshot !== undefined)
+    saveSnapshot(options.snapshot, machine, configuration, {
+      run: session?.save(),
+      typed: terminal?.typed ?? new Uint8Array(0),
+    });
+  if (options.json !== undefined) {
+    const text = reportText(machine, {
+      configuration,
+      kernel: kernel === undefined ? undefined : { name: kernel.name, sha256: kernel.sha256 },
+      reason: endReason(reason, { timedOut, interrupted: interrupted !== undefined, left }),
+      status: interrupted === undefined ? status : 128 + interrupted,
+      seconds: (performance.now() - started) / 1000,
+    });
+    if (options.json === '-') process.stdout.write(text);
+    else writeWhole(options.json, text, '--json');
+  }
   return interrupted === undefined ? status : 128 + interrupted;
-}
-
-interface Built {
-  readonly machine: Machine;
-  readonly kernel: { readonly name: string; readonly sha256: string };
-}
-
-/** A machine with the kernel and the initramfs that the options ask for. */
-async function build(
-  options: BootOptions,
-  model: CpuModel,
-  source: PackageSource,
-  sink: EventSink,
-): Promise<Built> {
-  const kernel = await resolveKernel(
-    {
-      ...(options.kernel === undefined ? {} : { file: options.kernel }),
-      ...(options.kernelPackage === undefined ? {} : { package: options.kernelPackage }),
-      ...(options.modules === undefined ? {} : { modulesDir: options.modules }),
-      offline: options.offline,
-    },
-    source,
-  );
-  const initrd =
-    options.initrd === undefined
-      ? await defaultInitramfs(options, source, kernel.modules)
-      : readUserFile(options.initrd, 'initrd');
-  const commandLine = [
-    'console=ttyS0,115200',
-    'panic=-1',
-    ...(options.run === undefined ? [] : ['quiet']),
-    options.append ?? '',
-  ]
-    .join(' ')
-    .trim();
-  const launched = launchPlain({
-    kernel: kernel.image,
-    initrd,
-    commandLine,
-    memoryBytes: options.memory,
-    vpCount: options.cpus,
-    uarts: 2,
-    entropy: entropyBytes(options.seed),
-  });
-  if (!launched.ok) throw new UserError(sentence(launched.error));
-
-  const machine = new Machine({
-    model,
-    vcpus: options.cpus,
-    seed: options.seed,
-    tscHz: DEFAULT_CONFIG.tscHz,
-    tscAtZero: 0n,
-    directives: launched.launch.directives,
-    sink,
-    initRegisters: initEntry(model.signature),
-  });
-  machine.attach(
-    hypervPlatform({
-      ...DEFAULT_CONFIG,
-      vpCount: options.cpus,
-      vendor: model.vendor,
-      hyperv: options.hyperv,
-      invariantTsc: options.invariantTsc,
-      startDate: options.date,
-      physicalAddressBits: model.physicalAddressBits,
-    }),
-  );
-  return { machine, kernel };
-}
-
-/** A machine from a snapshot file (zstd). Its configuration is the snapshot's. */
-function resume(path: string, sink: EventSink): Built {
-  const bytes = readUserFile(path, 'snapshot');
-  let plain: Uint8Array;
-  try {
-    plain = zstdDecompressSync(bytes, { maxOutputLength: 2 ** 32 - 1 });
-  } catch {
-    throw new UserError(`snapshot ${path} is damaged: take it again with --snapshot`);
-  }
-  const outcome = restoreSnapshot(plain, { sink });
-  if (!outcome.ok)
-    throw new UserError(
-      `snapshot ${path} cannot be resumed, ${outcome.reason}: take it again with --snapshot`,
-    );
-  return { machine: outcome.machine, kernel: { name: path, sha256: '' } };
-}
-
-function save(path: string, machine: Machine): void {
-  const temporary = `${path}.${process.pid}.tmp`;
-  try {
-    writeFileSync(temporary, zstdCompressSync(takeSnapshot(machine)));
-    renameSync(temporary, path);
-  } catch (error) {
-    rmSync(temporary, { force: true });
-    throw new UserError(
-      `cannot write the snapshot to ${path} (${(error as NodeJS.ErrnoException).code ?? 'error'}): give another file with --snapshot`,
-    );
-  }
-}
-
-async function defaultInitramfs(
-  options: BootOptions,
-  source: PackageSource,
-  modules: Parameters<typeof buildInitramfs>[0]['modules'],
-): Promise<Uint8Array> {
-  const { bytes, entry } = await packageBytes('busybox-static', source);
-  return buildInitramfs({
-    busybox: await busyboxFromDeb(bytes, entry.name),
-    modules,
-    ...(options.run === undefined ? {} : { command: options.run }),
-    extra: options.add.map((text) => {
-      const colon = text.indexOf(':');
-      const host = colon < 0 ? text : text.slice(0, colon);
-      const guest = colon < 0 ? basename(host) : text.slice(colon + 1);
-      if (guest === '' || guest.endsWith('/'))
-        throw new UserError(`--add ${text} names no file in the guest: give HOST:GUEST`);
-      return { path: guest, data: readUserFile(host, 'file'), mode: statSync(host).mode & 0o777 };
-    }),
-  });
-}
-
-/** Bytes for the kernel's random generator, from the seed. */
-function entropyBytes(seed: bigint): Uint8Array {
-  const bytes = new Uint8Array(64);
-  let state = seed & 0xffffffffffffffffn;
-  for (let k = 0; k < bytes.length; k++) {
-    state = (state * 6364136223846793005n + 1442695040888963407n) & 0xffffffffffffffffn;
-    bytes[k] = Number(state >> 56n);
-  }
-  return bytes;
 }
 
 function openConsole(path: string): number {
@@ -368,9 +251,13 @@ function openConsole(path: string): number {
     return openSync(path, 'w');
   } catch (error) {
     throw new UserError(
-      `cannot write the console to ${path} (${(error as NodeJS.ErrnoException).code ?? 'error'}): give another file with --console`,
+      `cannot write the console to ${path} (${errorCode(error)}): give another file with --console`,
     );
   }
+}
+
+function writeAll(file: number, bytes: Uint8Array): void {
+  for (let at = 0; at < bytes.length;) at += writeSync(file, bytes, at);
 }
 
 /** Lets Node.js deliver input and signals; when the guest is idle and paced, waits for real time to catch up. */
@@ -388,27 +275,14 @@ async function drained(): Promise<void> {
   await new Promise((resolve) => setTimeout(resolve, 5));
 }
 
-const isRunWithout = (options: BootOptions): boolean =>
-  options.run !== undefined && (options.initrd !== undefined || options.resume !== undefined);
-
-/** Says before the run that its result could not be written after it. */
-function checkWritable(path: string, option: string): void {
-  try {
-    if (existsSync(path)) {
-      if (statSync(path).isDirectory()) throw new UserError(`${option} ${path} is a folder: give a file`);
-      accessSync(path, constants.W_OK);
-    } else accessSync(dirname(resolvePath(path)), constants.W_OK);
-  } catch (error) {
-    if (error instanceof UserError) throw error;
-    throw new UserError(
-      `cannot write ${option} ${path} (${(error as NodeJS.ErrnoException).code ?? 'error'}): give another file`,
-    );
-  }
-}
-
 function statusOf(
   reason: StopReason,
-  how: { timedOut: boolean; interrupted: number | undefined; left: boolean; run?: number; isRun: boolean },
+  how: {
+    readonly timedOut: boolean;
+    readonly left: boolean;
+    readonly isRun: boolean;
+    readonly run: number | undefined;
+  },
 ): number {
   if (how.run !== undefined) return how.run;
   if (how.left) return STATUS.ok;
@@ -419,118 +293,16 @@ function statusOf(
     case 'exit':
       return reason.status;
     case 'end':
-      if (reason.reason === 'triple-fault') return STATUS.guestDied;
-      return how.isRun ? STATUS.guestDied : STATUS.ok;
+      // A reset that was not followed by a boot: a panic without crash registers looks like this.
+      return reason.reason === 'power-off' || reason.reason === 'hibernate'
+        ? how.isRun
+          ? STATUS.guestDied
+          : STATUS.ok
+        : STATUS.guestDied;
     case 'idle':
     case 'crash':
     case 'stuck':
     case 'debug':
       return STATUS.guestDied;
   }
-}
-
-function describe(reason: StopReason): string {
-  switch (reason.kind) {
-    case 'crash':
-      return `it reported a crash (${reason.parameters.map((value) => `0x${value.toString(16)}`).join(' ')})`;
-    case 'end':
-      return reason.reason;
-    case 'idle':
-      return 'all processors wait and nothing will wake them';
-    case 'stuck':
-      return `processor ${reason.vp} repeats ${reason.exit} without progress`;
-    default:
-      return reason.kind;
-  }
-}
-
-function registers(machine: Machine): string {
-  const names = [
-    'rax',
-    'rcx',
-    'rdx',
-    'rbx',
-    'rsp',
-    'rbp',
-    'rsi',
-    'rdi',
-    'r8',
-    'r9',
-    'r10',
-    'r11',
-    'r12',
-    'r13',
-    'r14',
-    'r15',
-  ];
-  const lines: string[] = [];
-  for (let vp = 0; vp < machine.config.vcpus; vp++) {
-    const value = (name: number): string => {
-      const [low, high] = machine.view.getRegister(vp, name) ?? [0, 0];
-      return ((BigInt(high) << 32n) | BigInt(low)).toString(16).padStart(16, '0');
-    };
-    lines.push(
-      `vp ${vp} rip ${value(0x20010)} rflags ${value(0x20011)} cr2 ${value(0x40001)} cr3 ${value(0x40002)}`,
-    );
-    for (let row = 0; row < 4; row++)
-      lines.push(
-        '  ' +
-          names
-            .slice(row * 4, row * 4 + 4)
-            .map((name, k) => `${name.padEnd(3)} ${value(0x20000 + row * 4 + k)}`)
-            .join(' '),
-      );
-  }
-  return `${lines.join('\n')}\n`;
-}
-
-/** Return addresses on each stack, by name: every word that lies in the symbols' code, so some may be left from before. */
-function stack(machine: Machine, symbols: Symbols): string {
-  const inspector = inspect(machine);
-  const lines: string[] = [];
-  for (let vp = 0; vp < machine.config.vcpus; vp++) {
-    const [low, high] = machine.view.getRegister(vp, REGISTER.lstar) ?? [0, 0];
-    symbols.place('entry_SYSCALL_64', (BigInt(high) << 32n) | BigInt(low));
-    const at = symbols.name(inspector.register(vp, 'rip'));
-    if (at === undefined) continue;
-    lines.push(`vp ${vp} stack`, `  ${at}`);
-    const from = inspector.register(vp, 'rsp');
-    for (let word = 0n; word < 512n && lines.length < 64 * (vp + 1); word++) {
-      const bytes = inspector.read(vp, from + word * 8n, 8);
-      if (bytes === undefined) break;
-      const name = symbols.name(new DataView(bytes.buffer).getBigUint64(0, true));
-      if (name !== undefined) lines.push(`  ${name}`);
-    }
-  }
-  return lines.map((line) => `${line}\n`).join('');
-}
-
-function writeReport(
-  options: BootOptions,
-  machine: Machine,
-  kernel: { name: string; sha256: string },
-  reason: StopReason,
-  status: number,
-  started: number,
-): void {
-  const report = {
-    configuration: { ...options, seed: options.seed.toString() },
-    kernel: { name: kernel.name, sha256: kernel.sha256 },
-    end: { reason: reason.kind === 'end' ? reason.reason : reason.kind, status },
-    instructions: machine.instructions,
-    exits: machine.exits,
-    virtualNanoseconds: machine.now,
-    stateHash: stateHash(machine),
-    seconds: (performance.now() - started) / 1000,
-  };
-  const text = `${JSON.stringify(report, null, 2)}\n`;
-  if (options.json === '-') process.stdout.write(text);
-  else
-    try {
-      writeFileSync(options.json as string, text);
-    } catch (error) {
-      throw new UserError(
-        `cannot write the report to ${options.json as string} (${(error as NodeJS.ErrnoException).code ?? 'error'}): give another file with --json`,
-      );
-    }
 }

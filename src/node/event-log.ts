@@ -1,40 +1,61 @@
-/** The event stream as JSON lines: one object for each event, under the names of src/abi/events.ts. */
+/** The event stream as JSON lines: one object for each event. docs/trace.md describes them. */
 import { closeSync, openSync, writeSync } from 'node:fs';
-import * as events from '../abi/events.ts';
+import { EVENT_ROWS } from '../abi/events.ts';
 import type { EventSink } from '../seats/events.ts';
 import { UserError } from './errors.ts';
+import { errorCode } from './output.ts';
 
-const NAMES = new Map<number, string>(
-  Object.entries(events.EVENT).map(([name, number]) => [number as number, name]),
-);
+/** Version of the line format: a reader refuses what it does not know. */
+export const TRACE_VERSION = 1;
+const FLUSH_CHARACTERS = 1 << 16;
+
+/** One line, without the newline. Arguments that a row does not name are left out; `null` is a time that never comes. */
+export function traceLine(
+  type: number,
+  time: number,
+  vp: number,
+  values: readonly [number, number, number, number],
+): string {
+  const row = EVENT_ROWS[type];
+  let line = `{"time":${time},"vp":${vp},"event":"${row?.name ?? type}"`;
+  for (const [k, name] of (row?.arguments ?? ['a', 'b', 'c', 'd']).entries()) {
+    const value = values[k] as number;
+    line += `,"${name}":${Number.isFinite(value) ? (value < 0 ? value >>> 0 : value) : null}`;
+  }
+  return `${line}}`;
+}
 
 export class EventLog implements EventSink {
   readonly mask = 0xffffffff;
-  readonly #file: number;
-  #buffer = '';
+  readonly #path: string;
+  #file: number | undefined;
+  #buffer = `{"trace":"vitrine","version":${TRACE_VERSION}}\n`;
 
+  /** The file is made at the first flush: a run that cannot start leaves none. */
   constructor(path: string) {
-    try {
-      this.#file = openSync(path, 'w');
-    } catch (error) {
-      throw new UserError(
-        `cannot write the trace to ${path} (${(error as NodeJS.ErrnoException).code ?? 'error'}): give another file with --trace`,
-      );
-    }
+    this.#path = path;
   }
 
   emit(type: number, time: number, vp: number, a: number, b: number, c: number, d: number): void {
-    this.#buffer += `{"time":${time},"vp":${vp},"event":"${NAMES.get(type) ?? type}","args":[${a},${b},${c},${d}]}\n`;
-    if (this.#buffer.length > 1 << 16) this.#flush();
+    this.#buffer += `${traceLine(type, time, vp, [a, b, c, d])}\n`;
+    if (this.#buffer.length > FLUSH_CHARACTERS) this.#flush();
   }
 
   #flush(): void {
-    writeSync(this.#file, this.#buffer);
+    try {
+      this.#file ??= openSync(this.#path, 'w');
+      for (let bytes = Buffer.from(this.#buffer); bytes.length > 0;)
+        bytes = bytes.subarray(writeSync(this.#file, bytes));
+    } catch (error) {
+      throw new UserError(
+        `cannot write the trace to ${this.#path} (${errorCode(error)}): give another file with --trace`,
+      );
+    }
     this.#buffer = '';
   }
 
   close(): void {
     this.#flush();
-    closeSync(this.#file);
+    if (this.#file !== undefined) closeSync(this.#file);
   }
 }

@@ -12,6 +12,10 @@ export interface Kernel {
   readonly image: Uint8Array;
   readonly name: string;
   readonly sha256: string;
+  /** Debian package that it came from, when apt or the cache gave it. */
+  readonly package?: string;
+  /** Symbols that came with it, when they are real ones (Debian has them in another package). */
+  readonly systemMap?: string;
   /** Modules that came with it, by name, those that were asked for and what they need. */
   readonly modules: ReadonlyMap<string, KernelModule>;
 }
@@ -20,7 +24,6 @@ export interface KernelRequest {
   readonly file?: string;
   readonly package?: string;
   readonly modulesDir?: string;
-  readonly offline: boolean;
 }
 
 /** What the default initramfs loads when the kernel has it as a module. */
@@ -59,18 +62,25 @@ export function compareVersions(a: string, b: string): number {
 
 const isDeb = (bytes: Uint8Array): boolean => String.fromCharCode(...bytes.subarray(0, 7)) === '!<arch>';
 
+/** Debian's image packages hold one line in place of a System.map. */
+const LEAST_SYSTEM_MAP = 4096;
+
 async function fromDeb(bytes: Uint8Array, where: string): Promise<Kernel> {
-  const files = await readDeb(bytes, where, (path) => path.startsWith('boot/vmlinu') || isModulePath(path));
+  const files = await readDeb(bytes, where, (path) => path.startsWith('boot/') || isModulePath(path));
   const image = files.find(({ path }) => path.startsWith('boot/vmlinu'));
   if (image === undefined)
     throw new UserError(
       `${where} holds no kernel (boot/vmlinuz-*): give a linux-image package, not a metapackage`,
     );
+  const map = files.find(({ path }) => path.startsWith('boot/System.map'));
   return {
     image: image.data,
     name: basename(image.path),
     sha256: sha256(image.data),
     modules: await chooseModules(files),
+    ...(map === undefined || map.data.length < LEAST_SYSTEM_MAP
+      ? {}
+      : { systemMap: new TextDecoder('latin1').decode(map.data) }),
   };
 }
 
@@ -172,7 +182,7 @@ export async function defaultKernelPackage(source: PackageSource): Promise<strin
 }
 
 /** A metapackage (linux-image-cloud-amd64) stands for the image that it depends on. */
-async function resolvePackage(name: string, source: PackageSource): Promise<string> {
+export async function resolvePackage(name: string, source: PackageSource): Promise<string> {
   if (
     /^linux-image-(unsigned-)?\d/.test(name) ||
     source.offline ||
@@ -196,7 +206,7 @@ export async function resolveKernel(request: KernelRequest, source: PackageSourc
         ? await defaultKernelPackage(source)
         : await resolvePackage(request.package, source);
     const { bytes, entry } = await packageBytes(name, source);
-    kernel = await fromDeb(bytes, entry.name);
+    kernel = { ...(await fromDeb(bytes, entry.name)), package: name };
     source.say(`kernel ${entry.name}, SHA-256 ${entry.sha256}`);
   }
   if (request.modulesDir === undefined) return kernel;

@@ -8,6 +8,13 @@ export interface RunSink {
   status(value: number): void;
 }
 
+/** Where in the stream a receiver is, as plain data. */
+export interface ReceiverState {
+  readonly line: string;
+  readonly remaining: number;
+  readonly target: 'o' | 'e';
+}
+
 /** Feeds on whatever pieces the UART gives; a line or a payload may be split anywhere. */
 export class RunReceiver {
   readonly #sink: RunSink;
@@ -15,8 +22,16 @@ export class RunReceiver {
   #remaining = 0;
   #target: 'o' | 'e' = 'o';
 
-  constructor(sink: RunSink) {
+  constructor(sink: RunSink, saved?: ReceiverState) {
     this.#sink = sink;
+    if (saved === undefined) return;
+    this.#line = saved.line;
+    this.#remaining = saved.remaining;
+    this.#target = saved.target;
+  }
+
+  save(): ReceiverState {
+    return { line: this.#line, remaining: this.#remaining, target: this.#target };
   }
 
   push(bytes: Uint8Array): void {

@@ -1,7 +1,7 @@
 /** The outside of the guest's UARTs: a terminal, or the standard streams of a --run command. */
 import { fstatSync, readFileSync } from 'node:fs';
 import type { Machine } from '../machine/machine.ts';
-import { inputFrame, INPUT_FRAME, RunReceiver } from './run-protocol.ts';
+import { inputFrame, INPUT_FRAME, RunReceiver, type ReceiverState } from './run-protocol.ts';
 
 /** How long the guest is held for input that the command may never read: files and pipes with data answer at once. */
 const GRACE_MS = 200;
@@ -10,6 +10,22 @@ const GRACE_MS = 200;
 export function lastWords(recent: readonly Uint8Array[]): Uint8Array {
   const all = Buffer.concat(recent);
   return all.subarray(Math.max(0, all.length - 6000));
+}
+
+/** A --run conversation as plain data: part of a snapshot file. */
+export interface RunState {
+  readonly receiver: ReceiverState;
+  readonly status: number | undefined;
+  /** Frames that the guest asked for. */
+  readonly wanted: number;
+  /** Rest of a frame that the UART has not taken. */
+  readonly toSend: Uint8Array;
+  /** Read from standard input, in no frame yet. */
+  readonly held: Uint8Array;
+  /** Standard input ended. */
+  readonly ended: boolean;
+  /** The guest was told so. */
+  readonly closed: boolean;
 }
 
 /** Standard streams of the command; input is read only when the guest asks for more. */
@@ -29,16 +45,30 @@ export class RunSession {
   #silent = false;
   readonly #input: NodeJS.ReadStream | undefined;
 
-  constructor() {
-    this.#receiver = new RunReceiver({
-      stdout: (bytes) => void process.stdout.write(Uint8Array.from(bytes)),
-      stderr: (bytes) => void process.stderr.write(Uint8Array.from(bytes)),
-      wantInput: () => void this.#wanted++,
-      status: (value) => {
-        this.status = value;
-        this.mayInput = false;
+  constructor(saved?: RunState) {
+    this.#receiver = new RunReceiver(
+      {
+        stdout: (bytes) => void process.stdout.write(Uint8Array.from(bytes)),
+        stderr: (bytes) => void process.stderr.write(Uint8Array.from(bytes)),
+        wantInput: () => void this.#wanted++,
+        status: (value) => {
+          this.status = value;
+          this.mayInput = false;
+        },
       },
-    });
+      saved?.receiver,
+    );
+    if (saved !== undefined) {
+      this.status = saved.status;
+      this.#wanted = saved.wanted;
+      this.#toSend = saved.toSend.slice();
+      if (saved.held.length > 0) this.#chunks.push(saved.held.slice());
+      this.mayInput = !saved.closed;
+      if (saved.ended) {
+        this.#ended = true;
+        return;
+      }
+    }
     if (process.stdin.isTTY === true) {
       this.#ended = true;
       return;
@@ -116,6 +146,18 @@ export class RunSession {
     this.sent += taken;
   }
 
+  save(): RunState {
+    return {
+      receiver: this.#receiver.save(),
+      status: this.status,
+      wanted: this.#wanted,
+      toSend: this.#toSend.slice(),
+      held: Uint8Array.from(Buffer.concat(this.#chunks)),
+      ended: this.#ended,
+      closed: !this.mayInput,
+    };
+  }
+
   close(): void {
     this.#input?.off('data', this.#onData);
     this.#input?.pause();
@@ -127,15 +169,17 @@ export interface Terminal {
   /** Gives the UART what it had no room for. `idle`: the guest waits. */
   pump(machine: Machine, idle: boolean): void;
   restore(): void;
+  /** Typed, and not yet taken by the UART: part of a snapshot file. */
+  readonly typed: Uint8Array;
 }
 
 const HELP = '\r\nCtrl-A x  leave\r\nCtrl-A h  this help\r\nCtrl-A a  send Ctrl-A\r\n';
 
 /** A raw terminal on the first UART. */
-export function interactive(): Terminal {
+export function interactive(typed: Uint8Array): Terminal {
   const state = { left: false };
   let escape = false;
-  let queue = new Uint8Array(0);
+  let queue: Uint8Array = typed;
   const input = process.stdin;
   input.setRawMode(true);
   input.resume();
@@ -160,6 +204,9 @@ export function interactive(): Terminal {
     pump(machine) {
       if (queue.length > 0) queue = queue.slice(machine.serialInput(0, queue));
     },
+    get typed() {
+      return queue;
+    },
     restore() {
       input.off('data', onData);
       input.setRawMode(false);
@@ -176,8 +223,8 @@ const AGAIN_NS = 1e9;
  * Standard input that is no terminal, typed into the first UART; its end is Ctrl-D, so that a shell there ends. A file is read
  * before the machine starts, so that two runs get it at the same instruction; a pipe comes when it comes.
  */
-export function piped(): Terminal {
-  let queue = new Uint8Array(0);
+export function piped(typed: Uint8Array): Terminal {
+  let queue: Uint8Array = typed;
   let ended = false;
   let last = -AGAIN_NS;
   const add = (bytes: Uint8Array): void => {
@@ -194,7 +241,14 @@ export function piped(): Terminal {
   if (!stat.isFIFO() && !stat.isSocket()) {
     add(readFileSync(0));
     ended = true;
-    return { left: false, pump, restore: () => undefined };
+    return {
+      left: false,
+      pump,
+      get typed() {
+        return queue;
+      },
+      restore: () => undefined,
+    };
   }
   const input = process.stdin;
   const onEnd = (): void => void (ended = true);
@@ -203,6 +257,9 @@ export function piped(): Terminal {
   return {
     left: false,
     pump,
+    get typed() {
+      return queue;
+    },
     restore() {
       input.off('data', add);
       input.off('end', onEnd);

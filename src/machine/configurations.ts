@@ -1,0 +1,128 @@
+/**
+ * The configurations that a VM can be made as, one row each: from files and sizes to a machine that is ready to run. Both
+ * shells, the tests and the reports take the names from here.
+ */
+import { DEFAULT_CONFIG, type HostConfig } from '../host/config.ts';
+import { initEntry } from '../launch/entry-state.ts';
+import { fail, type Failure } from '../launch/outcome.ts';
+import { launchPlain } from '../launch/plain.ts';
+import type { EventSink } from '../seats/events.ts';
+import type { CpuModel } from '../x86/cpuid.ts';
+import { hypervPlatform } from './hyperv-platform.ts';
+import { Machine } from './machine.ts';
+
+/** What a VM is made from, whatever its configuration. */
+export interface MachineRequest {
+  /** bzImage or ELF. */
+  readonly kernel: Uint8Array;
+  readonly initrd: Uint8Array;
+  readonly commandLine: string;
+  readonly memoryBytes: number;
+  readonly vpCount: number;
+  readonly model: CpuModel;
+  readonly seed: bigint;
+  /** Seconds since 1970 (UTC) at power-on. */
+  readonly startDate: number;
+  /** False: a machine without a hypervisor interface. */
+  readonly hyperv: boolean;
+  /** What the host does not offer, of WITHHOLDABLE. */
+  readonly withheld: readonly string[];
+  readonly sink: EventSink;
+  /** Permutation of frame blocks: nothing in a run may depend on it. */
+  readonly frameOrder?: (count: number) => Uint32Array;
+}
+
+export type MakeOutcome = { readonly ok: true; readonly machine: Machine } | Failure;
+
+export interface Configuration {
+  readonly name: string;
+  readonly summary: string;
+  /** The only maker of processors that has it; none: any. */
+  readonly vendor?: CpuModel['vendor'];
+  /** Absent: not built yet. */
+  readonly make?: (request: MachineRequest) => MakeOutcome;
+}
+
+export const CONFIGURATIONS: readonly Configuration[] = [
+  { name: 'plain', summary: 'an ordinary Hyper-V Generation 2 VM', make: makePlain },
+  { name: 'snp', summary: 'SEV-SNP, fully enlightened, at VMPL0', vendor: 'amd' },
+  { name: 'snp-paravisor', summary: 'SEV-SNP, paravisor at VMPL0, guest at VMPL2 with vTOM', vendor: 'amd' },
+  { name: 'tdx', summary: 'TDX, fully enlightened, an L1 TD', vendor: 'intel' },
+  { name: 'tdx-paravisor', summary: 'TDX, paravisor at L1, guest an L2 VM', vendor: 'intel' },
+];
+
+export function findConfiguration(name: string): Configuration | undefined {
+  return CONFIGURATIONS.find((configuration) => configuration.name === name);
+}
+
+/** Parts of the platform that a host may keep from a guest, under the names that the shells use. */
+export const WITHHOLDABLE: Readonly<Record<string, Partial<HostConfig>>> = {
+  'invariant-tsc': { invariantTsc: false },
+  x2apic: { x2apic: false },
+  'tsc-deadline': { tscDeadline: false },
+};
+
+/** How the host of a VM is set up, without what a configuration adds. */
+export function hostConfig(request: MachineRequest): HostConfig {
+  return {
+    ...DEFAULT_CONFIG,
+    vpCount: request.vpCount,
+    vendor: request.model.vendor,
+    hyperv: request.hyperv,
+    startDate: request.startDate,
+    physicalAddressBits: request.model.physicalAddressBits,
+    ...Object.assign({}, ...request.withheld.map((name) => WITHHOLDABLE[name])),
+  };
+}
+
+/** Bytes for the kernel's random generator, from the seed. */
+export function entropyBytes(seed: bigint): Uint8Array {
+  const bytes = new Uint8Array(64);
+  let state = seed & 0xffffffffffffffffn;
+  for (let k = 0; k < bytes.length; k++) {
+    state = (state * 6364136223846793005n + 1442695040888963407n) & 0xffffffffffffffffn;
+    bytes[k] = Number(state >> 56n);
+  }
+  return bytes;
+}
+
+/** A machine of the given configuration, or what is wrong with the request. */
+export function makeMachine(configuration: Configuration, request: MachineRequest): MakeOutcome {
+  if (configuration.make === undefined)
+    return fail(`'${configuration.name}' is not built yet`, 'configuration', "boot 'plain'");
+  if (configuration.vendor !== undefined && configuration.vendor !== request.model.vendor)
+    return fail(
+      `processor model ${request.model.name} cannot run '${configuration.name}'`,
+      'configuration',
+      `give one from ${configuration.vendor === 'amd' ? 'AMD' : 'Intel'}`,
+    );
+  return configuration.make(request);
+}
+
+function makePlain(request: MachineRequest): MakeOutcome {
+  const { model } = request;
+  const host = hostConfig(request);
+  const launched = launchPlain({
+    kernel: request.kernel,
+    initrd: request.initrd,
+    commandLine: request.commandLine,
+    memoryBytes: request.memoryBytes,
+    vpCount: request.vpCount,
+    uarts: host.uarts,
+    entropy: entropyBytes(request.seed),
+  });
+  if (!launched.ok) return launched;
+  const machine = new Machine({
+    model,
+    vcpus: request.vpCount,
+    seed: request.seed,
+    tscHz: host.tscHz,
+    tscAtZero: host.tscAtZero,
+    directives: launched.launch.directives,
+    sink: request.sink,
+    initRegisters: initEntry(model.signature),
+    ...(request.frameOrder === undefined ? {} : { frameOrder: request.frameOrder }),
+  });
+  machine.attach(hypervPlatform(host));
+  return { ok: true, machine };
+}

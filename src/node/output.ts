@@ -1,0 +1,41 @@
+/** Files that a run leaves behind: checked before it starts, written whole or not at all. */
+import { accessSync, constants, renameSync, rmSync, statSync, writeFileSync, type Stats } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import { UserError } from './errors.ts';
+
+export function errorCode(error: unknown): string {
+  return (error as NodeJS.ErrnoException).code ?? 'error';
+}
+
+/** Says before the run that its result could not be written after it. */
+export function checkWritable(path: string, option: string): void {
+  try {
+    const stat = existing(path);
+    if (stat?.isDirectory() === true) throw new UserError(`${option} ${path} is a folder: give a file`);
+    accessSync(stat === undefined ? dirname(resolve(path)) : path, constants.W_OK);
+  } catch (error) {
+    if (error instanceof UserError) throw error;
+    throw new UserError(`cannot write ${option} ${path} (${errorCode(error)}): give another file`);
+  }
+}
+
+/** Beside its place first, so that nobody ever sees half of it; a pipe or device is written as it is. */
+export function writeWhole(path: string, data: Uint8Array | string, option: string): void {
+  const temporary = `${path}.${process.pid}.tmp`;
+  try {
+    const stat = existing(path);
+    if (stat !== undefined && !stat.isFile()) {
+      writeFileSync(path, data);
+      return;
+    }
+    writeFileSync(temporary, data);
+    renameSync(temporary, path);
+  } catch (error) {
+    rmSync(temporary, { force: true });
+    throw new UserError(`cannot write ${option} ${path} (${errorCode(error)}): give another file`);
+  }
+}
+
+function existing(path: string): Stats | undefined {
+  return statSync(path, { throwIfNoEntry: false });
+}
