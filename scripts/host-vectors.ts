@@ -13,7 +13,9 @@
 import { mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { x86Defs } from '../src/x86/all.ts';
 import { VectorBench, type VectorEngine, compare, explain } from '../test/vectors/compare.ts';
+import { createVectorEngine } from '../test/vectors/engine.ts';
 import { type Form, FORMS } from '../test/vectors/forms.ts';
 import { type Indexed, readRecording, writeRecording } from '../test/vectors/format.ts';
 import { generateCase } from '../test/vectors/generate.ts';
@@ -62,10 +64,11 @@ const disassemble = (code: Uint8Array, rip: bigint): string => {
   return text;
 };
 
-async function engine(): Promise<VectorEngine> {
-  const path = '../test/vectors/engine.ts';
-  const module = (await import(path)) as { createVectorEngine: () => VectorEngine };
-  return module.createVectorEngine();
+/** The engine as the model of this machine's vendor, with what its kernel has switched on. */
+function hostEngine(): VectorEngine {
+  const info = readFileSync('/proc/cpuinfo', 'utf8');
+  const model = info.includes('GenuineIntel') ? 'SapphireRapids' : 'EPYC-Milan';
+  return createVectorEngine(model, x86Defs, /^flags\s*:.* ospke\b/m.test(info));
 }
 
 interface Made {
@@ -211,13 +214,13 @@ function counts(): void {
   console.log(describeRules());
 }
 
-async function fresh(count: number): Promise<void> {
+function fresh(count: number): void {
   const { kind } = options;
   if (kind !== 'form' && kind !== 'random' && kind !== 'sequence')
     refuse(`--kind is form, random or sequence, not ${kind}`);
   const forms = WEIGHTED.filter((form) => matches(form.name));
   if (forms.length === 0) refuse(`no form matches ${options.only}`);
-  const bench = options['native-only'] ? undefined : new VectorBench(await engine());
+  const bench = options['native-only'] ? undefined : new VectorBench(hostEngine());
   const report = new Report();
   const BLOCK = 40000;
   let vectors = 0;
@@ -235,8 +238,8 @@ async function fresh(count: number): Promise<void> {
   else report.end('the engine');
 }
 
-async function recorded(): Promise<void> {
-  const bench = new VectorBench(await engine());
+function recorded(): void {
+  const bench = new VectorBench(createVectorEngine());
   const report = new Report();
   for (const file of recordedFiles()) {
     for (const { case: c, result } of readRecording(readFileSync(FOLDER + file))) {
@@ -248,6 +251,6 @@ async function recorded(): Promise<void> {
 
 if (options.record) record();
 else if (options.counts) counts();
-else if (options.recorded) await recorded();
-else if (options.fresh !== undefined) await fresh(whole(options.fresh, 'fresh'));
+else if (options.recorded) recorded();
+else if (options.fresh !== undefined) fresh(whole(options.fresh, 'fresh'));
 else refuse('say --record, --recorded, --counts or --fresh N');

@@ -7,6 +7,8 @@ import { moveDefs } from './defs/move.ts';
 import { shiftDefs } from './defs/shift.ts';
 import { stringDefs } from './defs/string.ts';
 import { systemDefs } from './defs/system.ts';
+import { transcendentalDefs } from './defs/transcendental.ts';
+import { decimalRoutines } from './runtime/decimal.ts';
 import { eventRoutines } from './runtime/events.ts';
 import { farRoutines } from './runtime/far.ts';
 import { fpuRoutines } from './runtime/fpu.ts';
@@ -14,7 +16,10 @@ import { integerRoutines } from './runtime/integer.ts';
 import type { Routine } from './runtime/library.ts';
 import { segmentRoutines } from './runtime/segments.ts';
 import { stringRoutines } from './runtime/string.ts';
+import { seriesRoutines } from './runtime/series.ts';
 import { systemRoutines } from './runtime/system.ts';
+import { transcendentalRoutines } from './runtime/transcendental.ts';
+import { wideRoutines } from './runtime/wide.ts';
 import { simdDefs, simdRoutines } from './simd.ts';
 
 export const x86Defs: readonly Def[] = [
@@ -25,6 +30,7 @@ export const x86Defs: readonly Def[] = [
   ...stringDefs,
   ...systemDefs,
   ...fpuDefs,
+  ...transcendentalDefs,
   ...simdDefs,
 ];
 
@@ -32,6 +38,10 @@ export const x86Routines: readonly Routine[] = [
   ...integerRoutines,
   ...stringRoutines,
   ...fpuRoutines,
+  ...decimalRoutines,
+  ...wideRoutines,
+  ...seriesRoutines,
+  ...transcendentalRoutines,
   ...segmentRoutines,
   ...eventRoutines,
   ...farRoutines,

@@ -61,7 +61,12 @@ const STATUS = 0x8d5;
 /** Exceptions with an error code in the frame. */
 const WITH_ERROR = new Set([8, 10, 11, 12, 13, 14, 17]);
 
-export function createVectorEngine(modelName = 'EPYC-Milan', defs: readonly Def[] = x86Defs): VectorEngine {
+/** `protectionKeys`: whether CR4.PKE is set, as the operating system of the processor that is compared with has it. */
+export function createVectorEngine(
+  modelName = 'EPYC-Milan',
+  defs: readonly Def[] = x86Defs,
+  protectionKeys = false,
+): VectorEngine {
   const model = findCpuModel(modelName);
   if (model === undefined) throw new Error(`no CPU model ${modelName}`);
   const plan = planMemory(1, 1, MEMORY, 4096);
@@ -132,7 +137,8 @@ export function createVectorEngine(modelName = 'EPYC-Milan', defs: readonly Def[
   view.setBigUint64(cpu + CPU.entropy, 0x1234_5678_9abc_def1n, true);
   view.setBigUint64(cpu + CPU.cr3, BigInt(TABLES), true);
   put(CPU.cr0, (CR0.PE | CR0.MP | CR0.ET | CR0.NE | CR0.WP | CR0.AM | CR0.PG) >>> 0);
-  put(CPU.cr4, CR4.PAE | CR4.PGE | CR4.OSFXSR | CR4.OSXMMEXCPT | CR4.UMIP | CR4.FSGSBASE | CR4.OSXSAVE);
+  const offered = CR4.PAE | CR4.PGE | CR4.OSFXSR | CR4.OSXMMEXCPT | CR4.UMIP | CR4.FSGSBASE | CR4.OSXSAVE;
+  put(CPU.cr4, offered | (protectionKeys ? CR4.PKE : 0));
   put(CPU.xcr0, 3);
 
   let codeBase = 0;
@@ -223,7 +229,10 @@ export function createVectorEngine(modelName = 'EPYC-Milan', defs: readonly Def[
       segment(ES, 0n, 0, 0x10000, 0);
       segment(FS, v.getBigUint64(FS_BASE, true), 0, 0x10000, 0);
       segment(GS, v.getBigUint64(GS_BASE, true), 0, 0x10000, 0);
-      if (++cases % 64 === 0) engine.tlbFlush(cpu);
+      // What WRPKRU of the last case changed.
+      const keys = word(CPU.pkru) !== 0;
+      put(CPU.pkru, 0);
+      if (keys || ++cases % 64 === 0) engine.tlbFlush(cpu);
       engine.updateMode(cpu);
       raised = undefined;
     },

@@ -293,6 +293,19 @@ export class FunctionBuilder {
       }),
     );
   }
+  /** A call for all its results, evaluated now. */
+  callValues(fn: FunctionRef, ...args: readonly Operand[]): readonly Val[] {
+    for (const arg of this.#emitArgs(fn, args)) arg.emit(this.out);
+    this.out.u8(0x10);
+    this.out.u32(fn.index);
+    const results = fn.results.map((type) => this.local(type));
+    // The last result is on top of the stack.
+    for (const result of [...results].reverse()) {
+      this.out.u8(0x21);
+      this.out.u32(result.index);
+    }
+    return results.map((result) => result.get);
+  }
   /** Calls through the function table (index 0) with a type that the module knows. */
   callIndirect(
     typeIndex: number,
