@@ -13,6 +13,11 @@ export function plainText(bytes: Uint8Array | string): string {
   return text.replace(/\r\n/g, '\n').replace(HARMFUL, visible);
 }
 
+/** As plainText, where a line of ours must stay one line. */
+export function oneLine(bytes: Uint8Array | string): string {
+  return plainText(bytes).replace(/\n/g, '\\n');
+}
+
 /** For logs that a CI system reads line by line: workflow commands (::name::, ##[name]) cannot start a line. */
 export function logText(bytes: Uint8Array | string): string {
   return plainText(bytes).replace(/^(\s*)(::|##\[|##vso\[)/gm, '$1\\$2');

@@ -1,0 +1,443 @@
+/** A check for each statement: reads what the boots showed and says what its verdict rests on. */
+import { HOST_ACCESS, INJECTION_OUTCOME, PAGE_STATE, PRIVILEGED_OPERATION } from '../../abi/events.ts';
+import { CALL } from '../../abi/hyperv/hypercall.ts';
+import { CONFIGURATIONS, type ConfigurationFacts, type ConfigurationName } from './configurations.ts';
+import { count, rows, type Observation } from './observation.ts';
+import type { StatementResult, Verdict } from './report.ts';
+import { accountFor } from './shared-pages.ts';
+import { NOT_SHOWN, STATEMENTS } from './statements.ts';
+
+/** What the checks read: the boots, and what the command line and the machine answered when they were asked for the impossible. */
+export interface Findings {
+  readonly boots: ReadonlyMap<ConfigurationName, Observation>;
+  /** Refusals of what must not be possible, by name; the text is the answer that was given, undefined: it was not refused. */
+  readonly refusals: Readonly<Record<string, string | undefined>>;
+}
+
+export interface Outcome {
+  readonly ok: boolean;
+  readonly evidence: readonly string[];
+}
+
+type Check = (o: Observation, facts: ConfigurationFacts, findings: Findings) => Outcome;
+
+const outcome = (ok: boolean, ...evidence: readonly string[]): Outcome => ({ ok, evidence });
+const both = (...parts: readonly Outcome[]): Outcome => ({
+  ok: parts.every(({ ok }) => ok),
+  // What is wrong comes first.
+  evidence: [...parts.filter(({ ok }) => !ok), ...parts.filter(({ ok }) => ok)].flatMap(
+    ({ evidence }) => evidence,
+  ),
+});
+
+const dmesg = (o: Observation): readonly string[] => o.said['dmesg'] ?? [];
+const hex = (value: number): string => `0x${value.toString(16)}`;
+
+function line(o: Observation, pattern: RegExp, present = true): Outcome {
+  const found = dmesg(o).find((text) => pattern.test(text));
+  if (present) return outcome(found !== undefined, found ?? `no kernel line matches ${String(pattern)}`);
+  return outcome(found === undefined, found ?? `no kernel line matches ${String(pattern)}, as it should be`);
+}
+
+const flags = (o: Observation): readonly string[] => (o.said['flags'] ?? []).join(' ').split(/\s+/);
+const TECHNOLOGY_FLAGS = /^(sev|sev_es|sev_snp|sme|tdx_guest)$/;
+
+function leaf(o: Observation, a: number, b: number): Outcome {
+  const answer = o.cpuid[`${0x4000000c} 0`];
+  return outcome(
+    answer !== undefined && answer[0] === a && answer[1] === b,
+    answer === undefined
+      ? 'the guest never asked for CPUID 0x4000000C'
+      : `CPUID 0x4000000C gave EAX ${hex(answer[0])} EBX ${hex(answer[1])}`,
+  );
+}
+
+const LEAVES: Readonly<Record<ConfigurationName, readonly [number, number] | undefined>> = {
+  plain: undefined,
+  snp: [0, 2],
+  'snp-paravisor': [1, 0xba2],
+  tdx: [0, 3],
+  'tdx-paravisor': [1, 0xbe3],
+};
+
+/** Privileged operations of a context: PVALIDATE, RMPADJUST, TDG.MEM.PAGE.ACCEPT, page-state requests... */
+const privileged = (o: Observation, context: number): number =>
+  count(o.counts.privilegedOperation, (_op, _status, c) => c === context);
+const operations = (o: Observation, context: number, operation: number): number =>
+  count(o.counts.privilegedOperation, (op, status, c) => op === operation && status === 0 && c === context);
+const exceptionsIn = (o: Observation, context: number): number =>
+  count(o.counts.confidentialException, (vector, c) => (vector === 29 || vector === 20) && c === context);
+
+/** Exits that the guest made, in any route. */
+const guestExits = (o: Observation, facts: ConfigurationFacts): number =>
+  count(o.counts.exit, (_kind, _route, from) => from === facts.guestContext);
+const directExits = (o: Observation, facts: ConfigurationFacts): number =>
+  count(o.counts.exit, (_kind, _route, from, to) => from === facts.guestContext && to === -1);
+
+function placed(o: Observation, facts: ConfigurationFacts, name: string): Outcome {
+  const guest = guestExits(o, facts);
+  const others = rows(
+    o.counts.exit,
+    (_kind, _route, from) => from !== facts.guestContext && from !== facts.paravisorContext,
+  );
+  return both(
+    outcome(guest > 0, `${guest} exits from ${name}`),
+    outcome(
+      others.length === 0,
+      ...others.map(({ key, tally }) => `${tally.count} exits from context ${key[2] ?? '?'}`),
+    ),
+  );
+}
+
+const IO_APIC = 0xfec00000;
+const FIRST_ALLOWED_HOST = new Set<number>([
+  HOST_ACCESS.clear,
+  HOST_ACCESS.ciphertext,
+  HOST_ACCESS.zeros,
+  HOST_ACCESS.refused,
+]);
+
+const CHECKS: Readonly<Record<string, Check>> = {
+  'data-protected': (o) => {
+    const poisoned = count(o.counts.hostAccess, (_write, result) => !FIRST_ALLOWED_HOST.has(result));
+    const secret = o.probes['secret'];
+    return both(
+      outcome(poisoned === 0, `${poisoned} host writes reached private memory`),
+      outcome(
+        secret !== undefined && secret.length === 0,
+        ...(secret === undefined
+          ? ['no secret was looked for']
+          : secret.length === 0
+            ? ['a secret of the guest was in nothing that the host could read']
+            : secret),
+      ),
+    );
+  },
+  cooperation: (o, facts) =>
+    facts.technology === 'none'
+      ? both(
+          outcome(o.booted, 'user space reported'),
+          line(o, /Isolation Config: Group A 0x[1-9a-f]|Memory Encryption Features active/, false),
+        )
+      : both(
+          outcome(o.booted, o.booted ? 'user space reported' : 'user space did not report'),
+          line(o, /Isolation Config: Group A/),
+        ),
+  'processor-matches': (_o, facts, { refusals }) => refused(refusals, `processor ${facts.name}`),
+  'no-lesser-encryption': (o, _facts, { refusals }) =>
+    both(
+      refused(refusals, 'configuration sme'),
+      refused(refusals, 'configuration sev'),
+      refused(refusals, 'configuration sev-es'),
+      outcome(
+        Object.entries(o.cpuid).every(
+          ([key, [eax]]) => !key.startsWith(`${0x8000001f} `) || (eax & 0x1b) === 0 || (eax & 0x10) !== 0,
+        ),
+        'CPUID 0x8000001F never shows SME, SEV or SEV-ES without SEV-SNP',
+      ),
+    ),
+  'kind-fixed': (_o, facts, { refusals }) => refused(refusals, `kind ${facts.name}`),
+  'mode-fixed': (_o, facts, { refusals }) => refused(refusals, `mode ${facts.name}`),
+  'enlightened-manages': (o, facts) => {
+    const own =
+      facts.technology === 'snp'
+        ? operations(o, facts.guestContext, PRIVILEGED_OPERATION.pvalidate)
+        : operations(o, facts.guestContext, PRIVILEGED_OPERATION.accept) +
+          operations(o, facts.guestContext, PRIVILEGED_OPERATION.mapGpa);
+    const handled = exceptionsIn(o, facts.guestContext);
+    return both(
+      outcome(
+        own > 0,
+        `${own} ${facts.technology === 'snp' ? 'PVALIDATE' : 'page accepts and MapGPA requests'} by the guest`,
+      ),
+      outcome(handled > 0, `${handled} ${facts.technology === 'snp' ? '#VC' : '#VE'} handled by the guest`),
+    );
+  },
+  'paravisor-provides': (o, facts) => {
+    const served = count(
+      o.counts.exit,
+      (_kind, _route, from, to) => from === facts.guestContext && to === facts.paravisorContext,
+    );
+    const byParavisor = privileged(o, facts.paravisorContext ?? -2);
+    return both(
+      outcome(served > 0, `${served} exits of the guest went to the paravisor`),
+      outcome(byParavisor > 0, `${byParavisor} privileged operations by the paravisor`),
+    );
+  },
+  spectrum: (o) => {
+    const far = o.probes['far-end'];
+    return outcome(far !== undefined && far.length > 0, ...(far ?? ['the far end was not booted']));
+  },
+  'paravisor-in-guest-domain': (_o, facts, { refusals }) =>
+    both(
+      refused(refusals, `guest into paravisor ${facts.name}`),
+      refused(refusals, `host into paravisor ${facts.name}`),
+    ),
+  'host-protects-itself': (_o, facts, { refusals }) => refused(refusals, `malformed requests ${facts.name}`),
+  'snp-placement': (o, facts) => placed(o, facts, facts.placement),
+  'tdx-placement': (o, facts) => placed(o, facts, facts.placement),
+  'privileged-operations': (o, facts) => {
+    const done = count(
+      o.counts.privilegedOperation,
+      (_op, status, c) => c === facts.guestContext && status === 0,
+    );
+    return outcome(
+      done === 0,
+      `${done} PVALIDATE, RMPADJUST, page accepts or page-state requests by the guest`,
+    );
+  },
+  vtom: (o) => both(line(o, /SEV: Status:.*vTom/), line(o, /Memory Encryption Features active: AMD SEV$/)),
+  'isolation-leaf': (o) => {
+    const expected = LEAVES[o.configuration];
+    if (expected !== undefined)
+      return both(
+        leaf(o, ...expected),
+        line(o, new RegExp(`Isolation Config: Group A ${hex(expected[0])}, Group B ${hex(expected[1])}`)),
+      );
+    const answer = o.cpuid[`${0x4000000c} 0`];
+    return outcome(
+      answer === undefined || (answer[1] & 0xf) === 0,
+      answer === undefined ? 'the isolation leaf is not offered' : `isolation type ${answer[1] & 0xf}`,
+    );
+  },
+  'one-image': (o, _facts, { boots }) => {
+    const images = new Set([...boots.values()].map(({ kernelSha256 }) => kernelSha256));
+    const up = [...boots.values()].filter(({ booted }) => booted).map(({ configuration }) => configuration);
+    return both(
+      outcome(images.size === 1, `kernel SHA-256 ${[...images].join(', ')}`),
+      outcome(o.booted, `booted in ${up.join(', ')}`),
+    );
+  },
+  'memory-set-up': (o, facts) => {
+    const paravisor = facts.paravisorContext ?? -2;
+    const prepare = facts.technology === 'snp' ? PRIVILEGED_OPERATION.pvalidate : PRIVILEGED_OPERATION.accept;
+    const before = rows(
+      o.counts.privilegedOperation,
+      (op, status, c) => op === prepare && status === 0 && c === paravisor,
+    );
+    const firstSetUp = Math.min(...before.map(({ tally }) => tally.first));
+    const firstGuest = Math.min(
+      ...rows(o.counts.exit, (_kind, _route, from) => from === facts.guestContext).map(
+        ({ tally }) => tally.first,
+      ),
+    );
+    const guest = operations(o, facts.guestContext, prepare);
+    return both(
+      outcome(
+        before.length > 0,
+        `${count(o.counts.privilegedOperation, (op, s, c) => op === prepare && s === 0 && c === paravisor)} pages or blocks set up by the paravisor`,
+      ),
+      outcome(
+        firstSetUp <= firstGuest,
+        `the first at ${firstSetUp} ns, the guest's first exit at ${firstGuest} ns`,
+      ),
+      outcome(guest === 0, `${guest} set up by the guest`),
+    );
+  },
+  'exception-routing': (o, facts) => {
+    const guest = exceptionsIn(o, facts.guestContext);
+    const name = facts.technology === 'snp' ? '#VC' : '#VE';
+    if (!facts.paravisor) return outcome(guest > 0, `${guest} ${name} through the guest's IDT`);
+    const served = count(
+      o.counts.exit,
+      (_kind, _route, from, to) => from === facts.guestContext && to === facts.paravisorContext,
+    );
+    return both(
+      outcome(guest === 0, `${guest} ${name} through the guest's IDT`),
+      outcome(served > 0, `${served} exits of the guest to the paravisor`),
+    );
+  },
+  'cpuid-flags': (o, facts) => {
+    const seen = flags(o).filter((flag) => TECHNOLOGY_FLAGS.test(flag));
+    const text =
+      seen.length === 0
+        ? 'no sev, sme or tdx flag in /proc/cpuinfo'
+        : `flags ${seen.join(' ')} in /proc/cpuinfo`;
+    if (facts.paravisor) return outcome(flags(o).length > 1 && seen.length === 0, text);
+    const wanted = facts.technology === 'snp' ? 'sev_snp' : 'tdx_guest';
+    return outcome(seen.includes(wanted), text);
+  },
+  'platform-has': (o, facts) =>
+    line(
+      o,
+      facts.technology === 'tdx'
+        ? /Memory Encryption Features active: Intel TDX$/
+        : facts.paravisor
+          ? /Memory Encryption Features active: AMD SEV$/
+          : /Memory Encryption Features active: AMD SEV SEV-ES SEV-SNP/,
+    ),
+  'private-mmio': (o, facts) => {
+    const privately = count(o.counts.mmioRoute, (page, how) => page === IO_APIC && how === 1);
+    const shared = count(o.counts.mmioRoute, (page, how) => page === IO_APIC && how === 0);
+    return outcome(
+      facts.paravisor ? privately > 0 && shared === 0 : shared > 0 && privately === 0,
+      `${privately} private and ${shared} shared references to the IO-APIC`,
+    );
+  },
+  transitions: (o, facts) => {
+    const calls = count(o.counts.visibility, () => true);
+    const requests =
+      operations(o, facts.guestContext, PRIVILEGED_OPERATION.pageStateChange) +
+      operations(o, facts.guestContext, PRIVILEGED_OPERATION.mapGpa);
+    return facts.paravisor
+      ? both(
+          outcome(calls > 0, `${calls} visibility calls to the paravisor`),
+          outcome(requests === 0, `${requests} page-state requests by the guest itself`),
+        )
+      : both(
+          outcome(requests > 0, `${requests} page-state requests by the guest`),
+          outcome(calls === 0, `${calls} visibility calls`),
+        );
+  },
+  'interrupt-mediation': (o, facts) => {
+    const legal = count(
+      o.counts.injection,
+      (_v, _t, result, c) => c === facts.guestContext && result === INJECTION_OUTCOME.delivered,
+    );
+    const illegal = count(
+      o.counts.injection,
+      (_v, _t, result, c) => c === facts.guestContext && result === INJECTION_OUTCOME.illegal,
+    );
+    return both(
+      outcome(illegal === 0, `${illegal} events against IF, a shadow or the task priority`),
+      outcome(legal > 0, `${legal} legal events delivered`),
+    );
+  },
+  'interrupt-exposure': (o, facts) => {
+    const all = count(o.counts.injection, (_v, _t, _r, c) => c === facts.guestContext);
+    return outcome(all > 0, `${all} injections by the host into VMPL0 recorded`);
+  },
+  'hypercalls-direct': (o, facts) =>
+    routed(o, facts, (to, relayed) => to === -1 && relayed === 0, 'straight to the host'),
+  'hypercalls-trap': (o, facts) => {
+    const trapped = rows(
+      o.counts.hypercallRoute,
+      (_code, from, to) => from === facts.guestContext && to === facts.paravisorContext,
+    );
+    return outcome(
+      trapped.length > 0,
+      trapped.length === 0 ? 'no hypercall reached the paravisor' : `to the paravisor: ${codes(trapped)}`,
+    );
+  },
+  'hypercalls-bypass': (o, facts) => {
+    const direct = rows(
+      o.counts.hypercallRoute,
+      (_code, from, to) => from === facts.guestContext && to === -1,
+    );
+    const allowed = new Set<number>([CALL.postMessage, CALL.signalEvent]);
+    return both(
+      outcome(
+        direct.some(({ key }) => key[0] === CALL.postMessage),
+        direct.length === 0 ? 'no hypercall went straight' : `straight to the host: ${codes(direct)}`,
+      ),
+      outcome(
+        direct.every(({ key }) => allowed.has(key[0] as number)),
+        'only post-message and signal-event may go straight',
+      ),
+    );
+  },
+  'shared-accounted': (o) => {
+    const { reasons, unknown } = accountFor(o);
+    return outcome(
+      unknown.length === 0,
+      ...(unknown.length === 0
+        ? reasons.map(({ reason, pages }) => `${pages} pages: ${reason}`)
+        : [
+            `${unknown.reduce((sum, { pages }) => sum + pages, 0)} shared pages without a reason: ${unknown
+              .slice(0, 8)
+              .map(({ gpa, pages }) => `${hex(gpa)}+${pages}`)
+              .join(' ')}`,
+          ]),
+    );
+  },
+  'monitor-pages': (o) => sharedAs(o, 'VMBus monitor page'),
+  'synic-pages': (o, facts) =>
+    facts.paravisor ? notSharedAs(o, 'hypercall page') : sharedAs(o, 'SynIC message page'),
+  'hypercall-pages': (o, facts) =>
+    facts.paravisor ? notSharedAs(o, 'hypercall input page') : sharedAs(o, 'hypercall input page'),
+  'instructions-hidden': (o, facts) => {
+    const read = count(o.counts.hostAccess, (write, result) => write === 0 && result === HOST_ACCESS.clear);
+    const code = o.probes['code-visible'];
+    return outcome(
+      code !== undefined && code.length === 0,
+      ...(code === undefined
+        ? [`no exit of ${facts.name} was looked at`]
+        : code.length === 0
+          ? [`at no exit could the host read the instruction; ${read} reads of shared pages`]
+          : code),
+    );
+  },
+  'not-present-window': (o) => {
+    const mapped = o.probes['transition-mapped'];
+    const calls = count(o.counts.visibility, () => true);
+    return both(
+      outcome(calls > 0, `${calls} visibility calls`),
+      outcome(
+        mapped !== undefined && mapped.length === 0,
+        ...(mapped === undefined
+          ? ['no page table was looked at']
+          : mapped.length === 0
+            ? ['none of their pages was mapped, in either alias']
+            : mapped),
+      ),
+    );
+  },
+};
+
+function refused(refusals: Findings['refusals'], name: string): Outcome {
+  const answer = refusals[name];
+  return outcome(answer !== undefined, answer ?? `${name}: was not refused, or not tried`);
+}
+
+function codes(list: ReturnType<typeof rows>): string {
+  const sums = new Map<number, number>();
+  for (const { key, tally } of list)
+    sums.set(key[0] as number, (sums.get(key[0] as number) ?? 0) + tally.count);
+  return [...sums].map(([code, times]) => `${hex(code)} ${times} times`).join(', ');
+}
+
+function routed(
+  o: Observation,
+  facts: ConfigurationFacts,
+  right: (to: number, relayed: number) => boolean,
+  words: string,
+): Outcome {
+  const all = rows(o.counts.hypercallRoute, (_code, from) => from === facts.guestContext);
+  const wrong = all.filter(({ key }) => !right(key[2] as number, key[3] as number));
+  return both(
+    outcome(all.length > 0, all.length === 0 ? 'no hypercall was made' : `${words}: ${codes(all)}`),
+    outcome(wrong.length === 0, ...(wrong.length === 0 ? [] : [`otherwise: ${codes(wrong)}`])),
+  );
+}
+
+function sharedAs(o: Observation, reason: string): Outcome {
+  const pages = accountFor(o)
+    .reasons.filter((entry) => entry.reason.startsWith(reason))
+    .reduce((sum, entry) => sum + entry.pages, 0);
+  return outcome(pages > 0, `${pages} shared pages: ${reason}`);
+}
+function notSharedAs(o: Observation, reason: string): Outcome {
+  const { ok, evidence } = sharedAs(o, reason);
+  return outcome(!ok, ...evidence);
+}
+
+/** The verdict on every statement in every configuration that was booted. */
+export function judge(findings: Findings): readonly StatementResult[] {
+  const results: StatementResult[] = [];
+  for (const { id, configurations } of STATEMENTS)
+    for (const [configuration, observation] of findings.boots) {
+      const result = (verdict: Verdict, evidence: readonly string[]): void =>
+        void results.push({ id, configuration, verdict, evidence });
+      const missing = NOT_SHOWN[id];
+      const check = CHECKS[id];
+      if (!configurations.includes(configuration)) result('not-applicable', []);
+      else if (missing !== undefined) result('not-shown', [missing]);
+      else if (check === undefined)
+        throw new Error(`statement ${id} has neither a check nor a reason for having none`);
+      else {
+        const { ok, evidence } = check(observation, CONFIGURATIONS[configuration], findings);
+        result(ok ? 'shown' : 'failed', evidence);
+      }
+    }
+  return results;
+}

@@ -1,0 +1,124 @@
+/**
+ * The event stream as a Chrome trace (the JSON format that Perfetto opens): a process for each party, a thread for each
+ * virtual processor. A party's slice reaches from where it got the processor to its next exit; everything else is an instant.
+ * Times are virtual: a microsecond in the viewer is a microsecond of the guest.
+ */
+import { closeSync, openSync, writeSync } from 'node:fs';
+import { EVENT, EVENT_ROWS } from '../abi/events.ts';
+import { EXIT_KINDS, EXIT_ROUTES } from '../abi/exit-kinds.ts';
+import type { EventSink } from '../seats/events.ts';
+import { UserError } from './errors.ts';
+import type { ConfigurationFacts } from './matrix/configurations.ts';
+import { party } from './matrix/configurations.ts';
+
+const PARTIES = ['guest', 'paravisor', 'host', 'silicon'];
+
+interface Running {
+  readonly party: string;
+  readonly since: number;
+}
+
+/** Builds the records; gives each as one line of JSON. */
+export class ChromeTrace {
+  readonly #configuration: ConfigurationFacts;
+  readonly #write: (record: string) => void;
+  readonly #running = new Map<number, Running>();
+  readonly #threads = new Set<string>();
+
+  constructor(configuration: ConfigurationFacts, write: (record: string) => void) {
+    this.#configuration = configuration;
+    this.#write = write;
+    for (const [pid, name] of PARTIES.entries())
+      this.#record({ ph: 'M', name: 'process_name', pid, tid: 0, ts: 0, args: { name } });
+  }
+
+  #record(record: object): void {
+    this.#write(JSON.stringify(record));
+  }
+
+  #track(name: string, vp: number): { readonly pid: number; readonly tid: number } {
+    const known = PARTIES.indexOf(name);
+    const pid = known < 0 ? PARTIES.indexOf('silicon') : known;
+    if (!this.#threads.has(`${pid} ${vp}`)) {
+      this.#threads.add(`${pid} ${vp}`);
+      this.#record({ ph: 'M', name: 'thread_name', pid, tid: vp, ts: 0, args: { name: `VP ${vp}` } });
+    }
+    return { pid, tid: vp };
+  }
+
+  emit(type: number, time: number, vp: number, a: number, b: number, c: number, d: number): void {
+    const ts = time / 1000;
+    if (type === EVENT.exit) {
+      const from = party(this.#configuration, c);
+      const route = EXIT_ROUTES[b] ?? String(b);
+      const to = route === 'silicon' ? from : party(this.#configuration, d);
+      const running = this.#running.get(vp);
+      const since = running?.since ?? 0;
+      const name = EXIT_KINDS[a] ?? `exit ${a}`;
+      this.#record({
+        ph: 'X',
+        name: 'run',
+        cat: 'run',
+        ...this.#track(from, vp),
+        ts: since / 1000,
+        dur: (time - since) / 1000,
+      });
+      this.#record({ ph: 'i', s: 't', name, cat: 'exit', ...this.#track(from, vp), ts, args: { route, to } });
+      this.#running.set(vp, { party: to, since: time });
+      return;
+    }
+    const row = EVENT_ROWS[type];
+    const values = [a, b, c, d];
+    const args = Object.fromEntries((row?.arguments ?? []).map((argument, k) => [argument, values[k]]));
+    const context = row?.arguments.indexOf('context') ?? -1;
+    const who = context < 0 ? 'host' : party(this.#configuration, values[context] as number);
+    this.#record({
+      ph: 'i',
+      s: 't',
+      name: row?.name ?? `event ${type}`,
+      cat: 'event',
+      ...this.#track(who, vp),
+      ts,
+      args,
+    });
+  }
+}
+
+/** `--trace FILE.json`. */
+export class ChromeTraceFile implements EventSink {
+  readonly mask = 0xffffffff;
+  readonly #file: number;
+  readonly #trace: ChromeTrace;
+  #buffer = '{"displayTimeUnit":"ns","traceEvents":[\n';
+  #first = true;
+
+  constructor(path: string, configuration: ConfigurationFacts) {
+    try {
+      this.#file = openSync(path, 'w');
+    } catch (error) {
+      throw new UserError(
+        `cannot write the trace to ${path} (${(error as NodeJS.ErrnoException).code ?? 'error'}): give another file with --trace`,
+      );
+    }
+    this.#trace = new ChromeTrace(configuration, (record) => {
+      this.#buffer += `${this.#first ? '' : ',\n'}${record}`;
+      this.#first = false;
+      if (this.#buffer.length > 1 << 16) this.#flush();
+    });
+  }
+
+  emit(type: number, time: number, vp: number, a: number, b: number, c: number, d: number): void {
+    this.#trace.emit(type, time, vp, a, b, c, d);
+  }
+
+  #flush(): void {
+    writeSync(this.#file, this.#buffer);
+    this.#buffer = '';
+  }
+
+  close(): void {
+    this.#buffer += '\n]}\n';
+    this.#flush();
+    closeSync(this.#file);
+  }
+}
