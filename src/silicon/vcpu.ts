@@ -320,7 +320,7 @@ export function inject(engine: Engine, cpu: number, vector: number): void {
 
 /** Intel SDM vol. 3, table 6-4: 0 benign, 1 contributory, 2 page faults and #VE, 3 double fault. */
 export function eventClass(vector: number): 0 | 1 | 2 | 3 {
-  if ([0, 10, 11, 12, 13].includes(vector)) return 1;
+  if ([0, 10, 11, 12, 13, VEC.VC].includes(vector)) return 1;
   if (vector === VEC.PF || vector === VEC.VE) return 2;
   return vector === VEC.DF ? 3 : 0;
 }

@@ -4,7 +4,7 @@ import { buildOpcodeTable, parseEncoding, type Entry } from './encoding.ts';
 import type { Def, Feature } from './defs/def.ts';
 import { deviceNotAvailable, tooLong, undefinedOpcode } from './defs/pseudo.ts';
 import { buildInterpreter } from './interpreter.ts';
-import { CPU, ENGINE, PAGEFLAG, PENDING, RAISE, RUN, SPECIAL, TLB } from './layout.ts';
+import { CPU, ENGINE, EXIT, PAGEFLAG, PENDING, RAISE, RUN, SPECIAL, TLB } from './layout.ts';
 import type { MemoryPlan } from './memory-plan.ts';
 import type { Routine } from './runtime/library.ts';
 
@@ -25,6 +25,7 @@ interface Exports {
   update_mode(cpu: number): void;
   update_special(cpu: number): void;
   status_flags(cpu: number): number;
+  begin_delivery(cpu: number): number;
   try_second_page(cpu: number, va: bigint): number;
   try_translate(cpu: number, va: bigint, access: number): number;
   in_long_mode(cpu: number): number;
@@ -207,6 +208,21 @@ export class Engine {
   /** CF PF AF ZF SF OF as they are now. */
   statusFlags(cpu: number): number {
     return this.#exports.status_flags(cpu);
+  }
+  /**
+   * An exception that the raise fields describe is delivered next, combined with what is under delivery. True: that ends in
+   * shutdown, which is the exit now.
+   */
+  raiseNext(cpu: number): boolean {
+    const { view } = this;
+    if (this.#exports.begin_delivery(cpu) !== 1) {
+      view.setUint32(cpu + CPU.deliver, 1, true);
+      return false;
+    }
+    view.setUint32(cpu + CPU.deliver, 0, true);
+    view.setUint32(cpu + CPU.raiseKind, RAISE.exit, true);
+    view.setUint32(cpu + CPU.raiseVector, EXIT.tripleFault, true);
+    return true;
   }
   /** Guest-physical address of `va` for a supervisor read, or undefined. */
   translate(cpu: number, va: bigint): number | undefined {

@@ -144,6 +144,7 @@ export function buildInterpreter({ table, routines, pages }: InterpreterParts): 
     'update_mode',
     'update_special',
     'status_flags',
+    'begin_delivery',
     'try_second_page',
     'try_translate',
     'in_long_mode',

@@ -87,7 +87,7 @@ export const CPU = {
   xcr0Allowed: 0x410,
   /** u64: bits of a physical address that are reserved in page tables. */
   physReserved: 0x418,
-  /** u64: intercept bits, see intercepts.ts; owner: whoever provides the intercept table. */
+  /** u64: bits of INTERCEPT; owner: whoever provides the intercept table. */
   intercepts: 0x420,
   /** u64: state of the deterministic entropy source (RDRAND, RDSEED). */
   entropy: 0x428,
@@ -470,7 +470,12 @@ export const VEC = {
   MC: 18,
   XM: 19,
   VE: 20,
+  /** AMD: VMM communication exception (APM vol. 2, 15.35.5). */
+  VC: 29,
 } as const;
+
+/** Instructions that leave only when somebody asks for it: bits of CPU.intercepts. */
+export const INTERCEPT = { rdtsc: 1, rdtscp: 2, rdpmc: 4, dr7: 8 } as const;
 
 /** What an instruction asks of the outside: exit codes in `raiseVector` when `raiseKind` is RAISE.exit. */
 export const EXIT = {
@@ -505,6 +510,8 @@ export const EXIT = {
   readCr8: 18,
   /** An exception of the exception bitmap; the raise fields describe it as for delivery, but for raiseVector and raiseKind. */
   exception: 19,
+  /** An instruction of INTERCEPT. info: its bit; info2: 1 when it writes DR7. Answered: it goes on as without. */
+  instruction: 20,
   /** Platform rows number theirs from here. */
   platform: 64,
 } as const;

@@ -11,6 +11,7 @@ import {
   GDTR,
   GS,
   IDTR,
+  INTERCEPT,
   LDTR,
   RAISE,
   RAX,
@@ -204,8 +205,9 @@ function software(e: Sem, vector: Val): void {
   e.call('raise_trap', e.cpu, vector, i32(RAISE.software));
 }
 
-function rdtsc(e: Sem): void {
+function rdtsc(e: Sem, intercept: number): void {
   e.call('check_tsc', e.cpu);
+  e.call('check_intercept', e.cpu, i32(intercept), i32(0));
   const tsc = e.callValue('tsc', e.cpu, e.now());
   e.setGpr(RAX, tsc.and(0xffffffffn));
   e.setGpr(RDX, tsc.shrU(32));
@@ -562,13 +564,13 @@ export const systemDefs: readonly Def[] = [
       e.call('write_msr', e.cpu, e.gpr(RCX, 4), value, e.now());
     },
   },
-  { name: 'rdtsc', feature: 'tsc', enc: ['0F31 -'], sem: rdtsc },
+  { name: 'rdtsc', feature: 'tsc', enc: ['0F31 -'], sem: (e) => rdtsc(e, INTERCEPT.rdtsc) },
   {
     name: 'rdtscp',
     feature: 'rdtscp',
     enc: ['0F01 =F9 -'],
     sem: (e) => {
-      rdtsc(e);
+      rdtsc(e, INTERCEPT.rdtscp);
       e.setGpr(RCX, e.field64(CPU.tscAux).and(0xffffffffn));
     },
   },
@@ -583,6 +585,7 @@ export const systemDefs: readonly Def[] = [
     enc: ['0F33 -'],
     sem: (e) => {
       e.raiseIf(e.field32(CPU.cr4).and(CR4.PCE).eqz().and(e.field32(CPU.cpl).bool()), VEC.GP, 0);
+      e.call('check_intercept', e.cpu, i32(INTERCEPT.rdpmc), i32(0));
       // No performance counters are offered: every index is invalid.
       e.raise(VEC.GP, 0);
     },

@@ -29,7 +29,8 @@ import type { Library } from '../sem.ts';
 import { ATTR, attrOf, dplOf, longActive, protectedMode } from './segments.ts';
 
 /** Vectors that carry the class "contributory" (SDM table 6-5), and the page-fault class. */
-const CONTRIBUTORY = (1 << VEC.DE) | (1 << VEC.TS) | (1 << VEC.NP) | (1 << VEC.SS) | (1 << VEC.GP);
+const CONTRIBUTORY =
+  (1 << VEC.DE) | (1 << VEC.TS) | (1 << VEC.NP) | (1 << VEC.SS) | (1 << VEC.GP) | (1 << VEC.VC);
 
 function setEflags(f: FunctionBuilder, cpu: Val, value: Val): void {
   f.store('32', cpu, value.and(~0x8d5).or(2), CPU.eflags);

@@ -10,10 +10,11 @@ import { i32, i64, select, type Val } from '../wasm/value.ts';
 import { routine, type Routine } from './library.ts';
 import type { Library } from '../sem.ts';
 
-/** Kinds of access, as `access` parameters: bit 0 write, bit 1 fetch. */
+/** Kinds of access, as `access` parameters: bit 0 write, bit 1 fetch, bit 2 of a page table (second stage only). */
 export const READ = 0;
 export const WRITE = 1;
 export const FETCH = 2;
+export const TABLE = 4;
 
 const PTE = { P: 1, W: 2, U: 4, A: 0x20, D: 0x40, PS: 0x80, G: 0x100 } as const;
 const ADDRESS_MASK = 0x000ffffffffff000n;
@@ -73,7 +74,7 @@ export const pagingRoutines: readonly Routine[] = [
   /** Host address of guest-physical `gpa` for a page-table access or another physical one; 0 when it is not memory. */
   routine('physical', ['i32', 'i64', 'i32'], ['i32'], (f, lib) => {
     const cpu = f.p(0);
-    const page = f.callValue(lib('second_stage'), cpu, f.p(1), f.p(2));
+    const page = f.callValue(lib('second_stage'), cpu, f.p(1), f.p(2).or(TABLE));
     f.return(select(page.bool(), page.add(f.p(1).wrap().and(0xfff)), i32(0)));
     f.unreachable();
   }),
@@ -299,8 +300,8 @@ export const pagingRoutines: readonly Routine[] = [
     const which = f.p(3);
     const page = f.let(va.and(-4096n));
     const leaf = f.callValue(lib('walk'), cpu, va, write, which.eqz(), which.eq(TLB.supervisorAc));
+    const host = f.callValue(lib('second_stage'), cpu, f.let(f.load('64', cpu, CPU.stageGpa)), write);
     const gpa = f.let(f.load('64', cpu, CPU.stageGpa));
-    const host = f.callValue(lib('second_stage'), cpu, gpa, write);
     const second = f.let(f.load('32', cpu, CPU.stageFlags));
     const entry = f.let(
       f

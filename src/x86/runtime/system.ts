@@ -16,6 +16,7 @@ import {
   segField,
   EXIT,
   FS,
+  INTERCEPT,
 } from '../layout.ts';
 import { CR0, CR4, EFER } from '../registers.ts';
 import type { FunctionBuilder } from '../wasm/function.ts';
@@ -302,6 +303,7 @@ export const systemRoutines: readonly Routine[] = [
   routine('read_dr', ['i32', 'i32'], ['i64'], (f, lib) => {
     const cpu = f.p(0);
     const n = f.callValue(lib('debug_register'), cpu, f.p(1));
+    f.if(n.eq(5), () => f.call(lib('check_intercept'), cpu, i32(INTERCEPT.dr7), i32(0)));
     f.return(f.load('64', cpu.add(n.shl(3)), CPU.dr));
     f.unreachable();
   }),
@@ -330,6 +332,7 @@ export const systemRoutines: readonly Routine[] = [
     const value = f.p(2);
     const n = f.callValue(lib('debug_register'), cpu, f.p(1));
     f.if(n.geU(4).and(value.shrU(32).ne(0)), () => gp0(f, lib, cpu));
+    f.if(n.eq(5), () => f.call(lib('check_intercept'), cpu, i32(INTERCEPT.dr7), i32(1)));
     const fixed = f.let(
       select(
         n.eq(4),
@@ -340,6 +343,12 @@ export const systemRoutines: readonly Routine[] = [
     f.store('64', cpu.add(n.shl(3)), fixed, CPU.dr);
   }),
 
+  /** Leaves when the owner of the intercept table wants this instruction (a bit of INTERCEPT). */
+  routine('check_intercept', ['i32', 'i32', 'i32'], [], (f, lib) => {
+    f.if(f.load('32', f.p(0), CPU.intercepts).and(f.p(1)), () =>
+      f.call(lib('ask'), f.p(0), i32(EXIT.instruction), f.p(1).zext(), f.p(2).zext(), i64(0)),
+    );
+  }),
   /** TSC as of tick `now`. */
   routine('tsc', ['i32', 'i64'], ['i64'], (f) => {
     const cpu = f.p(0);
@@ -452,7 +461,9 @@ export const systemRoutines: readonly Routine[] = [
                   .and(f.load('32', cpu, CPU.cr0).shrU(31).ne(0)),
                 () => gp0(f, lib, cpu),
               );
-              put(f.let(value.and(~BigInt(EFER.LMA)).or(old.and(EFER.LMA))));
+              // SVME is only there for guests of the silicon that sets it, and writes do not change it (APM vol. 2, 15.35.10).
+              const kept = BigInt(EFER.LMA | EFER.SVME);
+              put(f.let(value.and(~kept).or(old.and(kept))));
               f.if(old.xor(value).and(EFER.NXE).ne(0), () => f.call(lib('tlb_flush'), cpu));
               break;
             }
