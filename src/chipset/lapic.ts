@@ -421,6 +421,18 @@ export function lapicAcknowledge(state: LapicState): number {
   return vector;
 }
 
+/**
+ * A processor that was given `vector` to deliver by itself has done so. False: the request had gone meanwhile, and the vector is in
+ * service nevertheless.
+ */
+export function lapicAccept(state: LapicState, vector: number): boolean {
+  const requested = hasVector(state.irr, vector);
+  removeVector(state.irr, vector);
+  if (hasVector(state.autoEoi, vector)) removeVector(state.autoEoi, vector);
+  else addVector(state.isr, vector);
+  return requested;
+}
+
 /** End of interrupt for the highest vector in service (SDM 11.8.5). */
 export function lapicEoi(state: LapicState): readonly LapicAction[] {
   const vector = highestVector(state.isr);

@@ -3,7 +3,7 @@
  * over. The machine offers turns; which VP gets one, and for how long, is decided here.
  */
 
-import { hasExternal, hasInterrupt, hasNmi } from '../chipset/partition/interrupts.ts';
+import { isRunnable } from '../chipset/partition/activity.ts';
 import type { HostState, VpState } from './state.ts';
 
 export type Turn =
@@ -11,22 +11,6 @@ export type Turn =
   | { readonly kind: 'run'; readonly vp: number; readonly instructions: number }
   /** Nobody can run before this time in ns; Infinity: nothing will ever happen again. */
   | { readonly kind: 'idle'; readonly until: number };
-
-const isInterrupted = (vp: VpState): boolean => hasInterrupt(vp) || hasExternal(vp);
-
-/** Whether the VP would execute if it had its turn. */
-export function isRunnable(vp: VpState): boolean {
-  switch (vp.activity) {
-    case 'running':
-      return true;
-    case 'halted':
-      return hasNmi(vp) || (vp.haltedWithInterrupts && isInterrupted(vp));
-    case 'idle':
-      return hasNmi(vp) || isInterrupted(vp);
-    case 'waiting':
-      return false;
-  }
-}
 
 /** The next turn. `nextEvent`: time in ns at which the host itself has something to do. */
 export function nextTurn(state: HostState, now: number, nextEvent: number): Turn {

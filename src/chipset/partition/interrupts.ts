@@ -26,6 +26,7 @@ import {
 import { lapicAdvance, lapicNextEvent, lapicSetTscOffset } from '../lapic-timer.ts';
 import {
   createLapic,
+  lapicAccept,
   lapicAcknowledge,
   lapicAcknowledgeExtInt,
   lapicDeliver,
@@ -263,6 +264,16 @@ export function hasInterrupt({ lapic }: VpState): boolean {
 
 export function acknowledgeInterrupt({ lapic }: VpState): number {
   return lapicAcknowledge(lapic.apic);
+}
+
+/** Highest vector that the VP may be interrupted with now; -1: none. */
+export function pendingVector({ lapic }: VpState): number {
+  return lapicPendingVector(lapic.apic);
+}
+
+/** The VP's processor has delivered `vector`, which it had been given before. */
+export function acceptInterrupt({ lapic }: VpState, vector: number): void {
+  lapicAccept(lapic.apic, vector);
 }
 
 /** An 8259A has something for the VP: where a board has one. */
