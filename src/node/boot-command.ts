@@ -25,15 +25,9 @@ interface Given extends Omit<BootOptions, 'configuration' | 'hyperv' | 'cpuModel
   readonly without: readonly string[];
 }
 
-export function bootCommand(): Command {
-  return new Command('boot')
-    .description('boot a kernel in a VM')
-    .configureHelp({ optionDescription: ({ description }) => description })
-    .argument(
-      '[configuration]',
-      CONFIGURATIONS.map(({ name, summary }) => `${name}: ${summary}`).join('; '),
-      'plain',
-    )
+/** What both commands that make machines take. */
+export function addMachineOptions(command: Command): Command {
+  return command
     .optionsGroup('What runs:')
     .option('--kernel <file>', 'bzImage, vmlinux or a kernel .deb, whose modules are then used')
     .option(
@@ -44,7 +38,6 @@ export function bootCommand(): Command {
     .option('--initrd <file>', 'initial RAM disk instead of the default initramfs')
     .option('--add <host[:guest]>', 'add a file to the default initramfs (may be repeated)', each(text), [])
     .option('--append <text>', 'more kernel command line')
-    .option('--run <command>', 'run a shell command in the guest: its streams, its exit status')
     .optionsGroup('The machine:')
     .option('--memory <size>', 'guest RAM, such as 512M or 2G (default: 512M)', memorySize, 512 * 1024 ** 2)
     .option('--cpus <n>', 'virtual processors (default: 1)', integer('a number', 1, 64), 1)
@@ -62,6 +55,24 @@ export function bootCommand(): Command {
       each(oneOf(Object.keys(WITHHOLDABLE))),
       [],
     )
+    .optionsGroup('Downloads:')
+    .option('--offline', 'use the cache only', false)
+    .addOption(cacheDirOption());
+}
+
+export function bootCommand(): Command {
+  const command = new Command('boot')
+    .description('boot a kernel in a VM')
+    .configureHelp({ optionDescription: ({ description }) => description })
+    .argument(
+      '[configuration]',
+      CONFIGURATIONS.map(({ name, summary }) => `${name}: ${summary}`).join('; '),
+      'plain',
+    );
+  return addMachineOptions(command)
+    .optionsGroup('What runs:')
+    .option('--run <command>', 'run a shell command in the guest: its streams, its exit status')
+    .optionsGroup('The machine:')
     .option('--config <file>', 'take all this from a report of --json; other options win')
     .optionsGroup('The run:')
     .option('--console <file>', 'where the guest console goes, raw (- for standard output)')
@@ -82,9 +93,6 @@ export function bootCommand(): Command {
     .option('--symbols <file>', 'System.map that names the addresses in the report of a death')
     .option('--gdb <port>', 'serve the GDB remote protocol on a loopback port', integer('a port', 1, 65535))
     .option('--no-gdb-wait', 'do not wait for the debugger before the first instruction')
-    .optionsGroup('Downloads:')
-    .option('--offline', 'use the cache only', false)
-    .addOption(cacheDirOption())
     .optionsGroup('Processor tests:')
     .option(
       '--board <name>',
@@ -207,7 +215,7 @@ const flag = (key: Key): string =>
     ? 'a configuration'
     : `--${key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
 
-function checkTogether(said: (key: string) => boolean): void {
+export function checkTogether(said: (key: string) => boolean): void {
   for (const [key, others, why] of APART) {
     const other = said(key) ? others.find(said) : undefined;
     if (other !== undefined)

@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { bootCommand } from './boot-command.ts';
 import { cacheCommand, kernelCommand } from './cache-commands.ts';
+import { matrixCommand } from './matrix-command.ts';
 import { ExitStatus, STATUS, UserError } from './errors.ts';
 
 const SIGPIPE = 13;
@@ -20,6 +21,7 @@ function program(): Command {
     .addHelpText('after', "\nStart with:  vitrine boot --run 'uname -a'\n")
     .enablePositionalOptions()
     .addCommand(bootCommand())
+    .addCommand(matrixCommand())
     .addCommand(kernelCommand())
     .addCommand(cacheCommand());
   quiet(root);

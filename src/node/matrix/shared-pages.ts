@@ -34,10 +34,10 @@ function swiotlb(o: Observation): Range[] {
   });
 }
 
-/** Section `.bss..decrypted` of the running kernel: symbols by /proc/kallsyms, where the kernel lies by /proc/iomem. */
+/** Section `.bss..decrypted` of the running kernel: symbols by its System.map, where the kernel lies by /proc/iomem. */
 function decryptedBss(o: Observation): Range[] {
   const symbols = new Map(
-    (o.said['kallsyms'] ?? []).flatMap((line) => {
+    (o.said['symbols'] ?? []).flatMap((line) => {
       const [address, , name] = line.trim().split(/\s+/);
       return address === undefined || name === undefined ? [] : [[name, BigInt(`0x${address}`)] as const];
     }),

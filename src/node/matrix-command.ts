@@ -1,0 +1,131 @@
+/** `vitrine matrix`: one kernel in every configuration, and what that shows. */
+import { Command } from 'commander';
+import { findConfiguration } from '../machine/configurations.ts';
+import { cpuModels } from '../x86/cpuid.ts';
+import { Apt } from './apt.ts';
+import { integer } from './arguments.ts';
+import type { BootOptions } from './boot.ts';
+import { addMachineOptions, checkTogether } from './boot-command.ts';
+import { Cache } from './cache.ts';
+import { ExitStatus, STATUS, UserError } from './errors.ts';
+import { packageBytes, resolveKernel, type PackageSource } from './kernel.ts';
+import { judge } from './matrix/checks.ts';
+import { CONFIGURATION_NAMES, type ConfigurationName } from './matrix/configurations.ts';
+import { html } from './matrix/html.ts';
+import { junit } from './matrix/junit.ts';
+import { progressView } from './matrix/progress.ts';
+import { refusalsOf } from './matrix/refusals.ts';
+import { tally, type MatrixReport } from './matrix/report.ts';
+import { observeAll } from './matrix/run.ts';
+import { table } from './matrix/table.ts';
+import { checkWritable, writeWhole } from './output.ts';
+
+type Given = BootOptions & {
+  readonly cpuModel?: string;
+  readonly only?: readonly ConfigurationName[];
+  readonly junit?: string;
+  readonly html?: string;
+};
+
+export function matrixCommand(): Command {
+  const command = new Command('matrix')
+    .description('boot one kernel in all five configurations and check the statements of coco.rst')
+    .configureHelp({ optionDescription: ({ description }) => description });
+  return addMachineOptions(command)
+    .optionsGroup('The run:')
+    .option('--only <names>', `some of ${CONFIGURATION_NAMES.join(',')}`, names)
+    .option(
+      '--limit <n>',
+      'end each boot after so many instructions',
+      integer('a number', 1, Number.MAX_SAFE_INTEGER),
+    )
+    .option(
+      '--timeout <seconds>',
+      'end each boot after so much wall-clock time',
+      integer('seconds', 1, 1e9),
+      0,
+    )
+    .optionsGroup('What it writes:')
+    .option('--json <file>', 'everything as JSON (- for standard output, instead of the table)')
+    .option('--junit <file>', 'the verdicts for a CI system')
+    .option('--html <file>', 'one self-contained page')
+    .action(async (given: Given, self: Command) => {
+      checkTogether((key) => self.getOptionValueSource(key) === 'cli');
+      throw new ExitStatus(await run({ ...given, hyperv: (given.hyperv as unknown) !== 'off' }));
+    });
+}
+
+function names(text: string): ConfigurationName[] {
+  return text.split(',').map((name) => {
+    const known = CONFIGURATION_NAMES.find((candidate) => candidate === name);
+    if (known === undefined)
+      throw new UserError(
+        `there is no configuration '${name}': give some of ${CONFIGURATION_NAMES.join(',')} with --only`,
+      );
+    return known;
+  });
+}
+
+/** The processor that a configuration runs on, unless one was given that it can have. */
+function modelFor(name: ConfigurationName, given: string | undefined): string {
+  const vendor = findConfiguration(name)?.vendor;
+  const fits = cpuModels().filter((model) => vendor === undefined || model.vendor === vendor);
+  return (fits.find((model) => model.name === given) ?? fits[0])?.name as string;
+}
+
+async function run(given: Given): Promise<number> {
+  for (const [path, option] of [
+    [given.json, '--json'],
+    [given.junit, '--junit'],
+    [given.html, '--html'],
+  ] as const)
+    if (path !== undefined && path !== '-') checkWritable(path, option);
+  const configurations = CONFIGURATION_NAMES.filter((name) => given.only?.includes(name) ?? true);
+  await fetchAll(given);
+  const progress = progressView(process.stderr, configurations);
+  const observed = await observeAll(
+    configurations.map((configuration) => ({
+      ...given,
+      configuration,
+      cpuModel: modelFor(configuration, given.cpuModel),
+      offline: true,
+    })),
+    progress.update,
+  );
+  const [first] = observed;
+  if (first === undefined) throw new Error('no configuration was booted');
+  const report: MatrixReport = {
+    kernel: first.kernel,
+    boots: observed.map(({ boot }) => boot),
+    statements: judge({
+      boots: new Map(observed.map(({ observation }) => [observation.configuration, observation])),
+      refusals: refusalsOf(configurations),
+    }),
+  };
+  if (given.json === '-') process.stdout.write(`${JSON.stringify(report, null, 2)}\n`);
+  else {
+    process.stdout.write(table(report));
+    if (given.json !== undefined) writeWhole(given.json, `${JSON.stringify(report, null, 2)}\n`, '--json');
+  }
+  if (given.junit !== undefined) writeWhole(given.junit, junit(report), '--junit');
+  if (given.html !== undefined) writeWhole(given.html, html(report), '--html');
+  const ok =
+    tally(report.statements).failed === 0 && report.boots.every(({ outcome }) => outcome === 'booted');
+  return ok ? STATUS.ok : STATUS.failed;
+}
+
+/** Packages come here once, not in every worker; a kernel that is none is found out before anything boots. */
+async function fetchAll(given: Given): Promise<void> {
+  const cache = new Cache(given.cacheDir);
+  const say = (line: string): void => void process.stderr.write(`vitrine: ${line}\n`);
+  const source: PackageSource = { cache, apt: new Apt(cache), offline: given.offline, say };
+  await resolveKernel(
+    {
+      ...(given.kernel === undefined ? {} : { file: given.kernel }),
+      ...(given.kernelPackage === undefined ? {} : { package: given.kernelPackage }),
+      ...(given.modules === undefined ? {} : { modulesDir: given.modules }),
+    },
+    source,
+  );
+  await packageBytes('busybox-static', source);
+}

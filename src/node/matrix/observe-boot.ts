@@ -1,0 +1,181 @@
+/** One boot under observation: the guest reports on itself, probes look at it while it stands still. */
+import { build } from '../build.ts';
+import type { BootOptions } from '../boot.ts';
+import { describeStop } from '../death.ts';
+import type { PackageSource } from '../kernel.ts';
+import { RunReceiver, inputFrame } from '../run-protocol.ts';
+import { EXIT_KINDS, EXIT_ROUTES } from '../../abi/exit-kinds.ts';
+import type { Machine, StopReason } from '../../machine/machine.ts';
+import { CONFIGURATIONS, party, type ConfigurationName } from './configurations.ts';
+import { Observer, rows, type Observation } from './observation.ts';
+import { Probes, SECRET_SCRIPT } from './probes.ts';
+import type { BootResult } from './report.ts';
+
+/** Sections of what the guest says about itself. */
+export const GUEST_SCRIPT = `${SECRET_SCRIPT}
+section() { echo "@@ $1"; }
+section dmesg; dmesg
+section flags; grep -m1 '^flags' /proc/cpuinfo
+section iomem; cat /proc/iomem
+section nproc; nproc
+section end`;
+
+export interface Progress {
+  readonly stage: 'launch' | 'kernel' | 'user space' | 'done';
+  readonly instructions: number;
+  readonly seconds: number;
+}
+
+export interface Observed {
+  readonly boot: BootResult;
+  readonly observation: Observation;
+  readonly kernel: { readonly name: string; readonly sha256: string };
+}
+
+/** Of the kernel's System.map: where its data lies that it shares by section. */
+const SYMBOLS = / (_text|__start_bss_decrypted|__end_bss_decrypted)$/;
+
+/** Instructions between reports of progress. */
+const SLICE = 20_000_000;
+const LAST_WORDS = 24;
+
+export async function observeBoot(
+  options: BootOptions,
+  source: PackageSource,
+  onProgress: (progress: Progress) => void,
+): Promise<Observed> {
+  const configuration = options.configuration as ConfigurationName;
+  const facts = CONFIGURATIONS[configuration];
+  const confidential = facts.technology !== 'none';
+  const started = performance.now();
+  const seconds = (): number => (performance.now() - started) / 1000;
+  onProgress({ stage: 'launch', instructions: 0, seconds: 0 });
+  const probes = new Probes(confidential);
+  const observer = new Observer(options.memory, confidential, (time, type, a, b, c, d) =>
+    probes.event(time, type, a, b, c, d),
+  );
+  const { machine, kernel } = await build({ ...options, run: GUEST_SCRIPT }, source, observer);
+  probes.machine = machine;
+
+  const said: string[] = [];
+  const console: string[] = [];
+  let status: number | undefined;
+  const decoder = new TextDecoder('latin1');
+  const receiver = new RunReceiver({
+    stdout: (bytes) => void said.push(decoder.decode(bytes)),
+    stderr: () => undefined,
+    // The script reads nothing.
+    wantInput: () => void machine.serialInput(1, inputFrame(new Uint8Array(0))),
+    status: (value) => void (status = value),
+  });
+  machine.onSerial = (unit, bytes) => {
+    if (unit === 0) console.push(decoder.decode(bytes));
+    else receiver.push(bytes);
+  };
+
+  const { reason, timedOut } = runToEnd(machine, options, () => {
+    onProgress({
+      stage: said.length > 0 ? 'user space' : 'kernel',
+      instructions: machine.instructions,
+      seconds: seconds(),
+    });
+    return options.timeout > 0 && seconds() > options.timeout;
+  });
+  const sections: Record<string, readonly string[]> = {
+    ...sectionsOf(said.join('')),
+    symbols: (kernel.systemMap ?? '').split('\n').filter((line) => SYMBOLS.test(line)),
+  };
+  const booted = status === 0 && sections['end'] !== undefined;
+  const limited = timedOut || reason.kind === 'budget';
+  probes.finish(booted);
+  const observation = observer.result(machine.now, {
+    configuration,
+    kernelSha256: kernel.sha256,
+    vcpus: options.cpus,
+    memoryBytes: options.memory,
+    booted,
+    said: sections,
+    probes: probes.findings(),
+  });
+  onProgress({ stage: 'done', instructions: machine.instructions, seconds: seconds() });
+  return {
+    observation,
+    kernel: { name: kernel.name, sha256: kernel.sha256 },
+    boot: {
+      configuration,
+      outcome: booted ? 'booted' : limited ? 'limit' : 'died',
+      end: booted
+        ? 'power-off'
+        : limited
+          ? timedOut
+            ? `the time limit of ${options.timeout} s was reached`
+            : 'the instruction limit was reached'
+          : describeStop(reason),
+      placement: facts.placement,
+      isolationLeaf: leafOf(observation),
+      features: featuresOf(sections['dmesg'] ?? []),
+      vcpus: Number(sections['nproc']?.[0] ?? 0),
+      exits: exitsOf(observation),
+      pages: observation.pages,
+      pageMap: observation.pageMap,
+      instructions: machine.instructions,
+      seconds: seconds(),
+      lastWords: booted
+        ? []
+        : console
+            .join('')
+            .replaceAll('\r', '')
+            .split('\n')
+            .filter((line) => line !== '')
+            .slice(-LAST_WORDS),
+    },
+  };
+}
+
+function runToEnd(
+  machine: Machine,
+  options: BootOptions,
+  onSlice: () => boolean,
+): { reason: StopReason; timedOut: boolean } {
+  for (;;) {
+    const left = (options.limit ?? Infinity) - machine.instructions;
+    const reason = machine.run(Math.max(1, Math.min(SLICE, left)));
+    const timedOut = onSlice();
+    if (timedOut || reason.kind !== 'budget' || machine.instructions >= (options.limit ?? Infinity))
+      return { reason, timedOut };
+  }
+}
+
+function sectionsOf(text: string): Record<string, string[]> {
+  const sections: Record<string, string[]> = {};
+  let current: string[] = [];
+  for (const line of text.split('\n')) {
+    const name = /^@@ (\w+)$/.exec(line)?.[1];
+    if (name !== undefined) sections[name] = current = [];
+    else if (line !== '') current.push(line);
+  }
+  return sections;
+}
+
+function leafOf(o: Observation): BootResult['isolationLeaf'] {
+  const answer = o.cpuid[`${0x4000000c} 0`];
+  return answer === undefined ? undefined : { a: answer[0], b: answer[1] };
+}
+
+function featuresOf(dmesg: readonly string[]): string {
+  const found = dmesg
+    .map((line) => /Memory Encryption Features active: (.*)$/.exec(line)?.[1])
+    .find((text) => text !== undefined);
+  return found?.trim() ?? '';
+}
+
+function exitsOf(o: Observation): BootResult['exits'] {
+  const facts = CONFIGURATIONS[o.configuration];
+  return rows(o.counts.exit, () => true)
+    .map(({ key: [kind = 0, route = 0, from = 0, to = 0], tally }) => {
+      const source = party(facts, from);
+      const target = EXIT_ROUTES[route] === 'silicon' ? 'silicon' : party(facts, to);
+      return { route: `${source} > ${target}`, kind: EXIT_KINDS[kind] ?? String(kind), count: tally.count };
+    })
+    .sort((a, b) => b.count - a.count);
+}

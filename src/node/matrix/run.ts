@@ -1,0 +1,40 @@
+/** Boots configurations on worker threads, as many at a time as there are processors. */
+import { availableParallelism } from 'node:os';
+import { Worker } from 'node:worker_threads';
+import type { BootOptions } from '../boot.ts';
+import { UserError } from '../errors.ts';
+import type { Observed, Progress } from './observe-boot.ts';
+import type { WorkerMessage } from './worker.ts';
+
+export async function observeAll(
+  boots: readonly BootOptions[],
+  onProgress: (configuration: string, progress: Progress) => void,
+): Promise<readonly Observed[]> {
+  const results: Observed[] = [];
+  const queue = [...boots.entries()];
+  const drain = async (): Promise<void> => {
+    for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
+      const [index, options] = next;
+      results[index] = await observeInWorker(options, (progress) =>
+        onProgress(options.configuration, progress),
+      );
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(availableParallelism(), boots.length) }, drain));
+  return results;
+}
+
+function observeInWorker(options: BootOptions, onProgress: (progress: Progress) => void): Promise<Observed> {
+  return new Promise((resolve, reject) => {
+    const worker = new Worker(new URL('./worker.ts', import.meta.url), { workerData: options });
+    worker.on('message', (message: WorkerMessage) => {
+      if (message.kind === 'progress') onProgress(message.progress);
+      else if (message.kind === 'observed') resolve(message.observed);
+      else reject(new UserError(message.message));
+    });
+    worker.on('error', reject);
+    worker.on('exit', (code) =>
+      reject(new Error(`the worker of ${options.configuration} left with status ${code}`)),
+    );
+  });
+}
