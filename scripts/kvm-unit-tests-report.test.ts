@@ -32,6 +32,7 @@ describe('parseConfig', () => {
       vendor: 'amd',
       parameters: ['-cpu', 'qemu64,-x2apic,+tsc-deadline', '-m', '4g'],
       without: ['x2apic'],
+      hyperv: false,
       needs: undefined,
     });
   });
@@ -60,6 +61,11 @@ test('qemuArguments gives what the configuration adds, without what only KVM has
   const args = qemuArguments(kvm!, 'a.flat').join(' ');
   expect(args).toContain('-machine accel=tcg');
   expect(args).toMatch(/-cpu max -m 1g$/);
+});
+
+test('a test of Hyper-V asks for it and needs no other machine', () => {
+  const text = '[a]\nfile = a.flat\nqemu_params = -cpu host,hv_passthrough -device hyperv-testdev\ncheck = /x=y';
+  expect(parseConfig(text, 'x86_64')[0]).toMatchObject({ hyperv: true, needs: undefined });
 });
 
 describe('readResult', () => {

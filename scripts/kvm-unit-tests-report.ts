@@ -18,6 +18,8 @@ export interface UnitTest {
   readonly without: readonly string[];
   /** What the configuration adds to QEMU's command line. */
   readonly parameters: readonly string[];
+  /** It tests the Hyper-V interfaces. */
+  readonly hyperv: boolean;
   /** Why the configuration itself says that this test needs another machine. */
   readonly needs: string | undefined;
 }
@@ -61,19 +63,19 @@ function unitTest(name: string, keys: ReadonlyMap<string, string>): UnitTest {
     memoryMiB: mebibytes(after('-m')),
     vendor: intel ? 'intel' : 'amd',
     parameters,
+    hyperv: parameters.some((parameter) => parameter.includes('hv_passthrough')),
     without: features.filter((feature) => feature.startsWith('-')).map((feature) => feature.slice(1)),
     needs: needs(keys, parameters),
   };
 }
 
 function needs(keys: ReadonlyMap<string, string>, parameters: readonly string[]): string | undefined {
+  if (parameters.some((parameter) => parameter.includes('hv_passthrough'))) return undefined;
   const check = keys.get('check');
   if (check !== undefined) return `a host with ${check}`;
   if (keys.get('accel') === 'kvm' || parameters.includes('-enable-kvm')) return 'KVM';
   const device = parameters[parameters.indexOf('-device') + 1];
   if (parameters.includes('-device')) return `the device ${device ?? ''}`;
-  if (parameters.some((parameter) => parameter.includes('hv_passthrough')))
-    return 'the Hyper-V interfaces of KVM';
   return undefined;
 }
 

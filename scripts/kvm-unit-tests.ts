@@ -69,6 +69,7 @@ function vitrineArguments(test: UnitTest, image: string): string[] {
   const args = ['boot', '--board', 'test', '--kernel', image, '--cpus', String(test.cpus)];
   args.push('--memory', `${String(test.memoryMiB)}M`, '--cpu-model', MODELS[test.vendor]);
   for (const feature of test.without) if (HIDABLE.has(feature)) args.push('--without', feature);
+  if (test.hyperv) args.push('--hyperv', 'on');
   if (test.args !== '') args.push('--append', test.args);
   if (options.engine !== undefined) args.push('--engine', options.engine);
   return args;

@@ -55,7 +55,7 @@ export interface Platform {
   acknowledge(vp: number, world: World): number;
   takeNmi(vp: number): void;
   /** Vector of an interrupt that an 8259A gives. */
-  takeExternal?(vp: number): number;
+  takeExternal?(vp: number, world: World): number;
   serialInput(
     unit: number,
     bytes: Uint8Array,
@@ -309,7 +309,7 @@ export class Machine {
               takeNmi: () => platform.takeNmi(vp),
               takeVector: () =>
                 platform.interrupt(vp) === 'external' && platform.takeExternal
-                  ? platform.takeExternal(vp)
+                  ? platform.takeExternal(vp, this.#world())
                   : platform.acknowledge(vp, this.#world()),
             });
           break;

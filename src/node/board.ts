@@ -16,6 +16,7 @@ export interface BoardOptions {
   readonly cpus: number;
   readonly cpuModel: string;
   readonly without: readonly string[];
+  readonly hyperv: boolean;
   readonly seed: bigint;
   readonly date: number;
   readonly limit: number;
@@ -51,6 +52,7 @@ export async function bootBoard(options: BoardOptions): Promise<number> {
     cpus: options.cpus,
     model,
     without: options.without,
+    hyperv: options.hyperv,
     seed: options.seed,
     startDate: options.date,
   });

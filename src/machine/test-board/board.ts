@@ -24,16 +24,18 @@ import type { Completion, Cr8Exit, OpenExit, IoExit, MmioExit, MsrExit } from '.
 import { answerCpuid } from './cpuid.ts';
 import { type FirmwarePiece, enableVirtualWire, firmwarePieces } from './firmware.ts';
 import { answerHypercall } from './hypercall.ts';
-import { acknowledge, hasInterrupt, settle } from './interrupts.ts';
+import { acknowledge, hasInterrupt, setIntr, setIoapicPin, settle } from './interrupts.ts';
 import { readMemory, writeMemory } from './memory.ts';
 import { PM_PORTS, advanceChips, createChips, nextChipEvent, readPorts, writePorts } from './ports.ts';
 import { type Turn, nextTurn } from './schedule.ts';
+import { suspend } from './sleep.ts';
 import {
   type BoardAction,
   type BoardCall,
   type BoardVp,
   type BoardWorld,
   MAX_CPUS,
+  type Owner,
   type TestBoard,
   type TestBoardConfig,
 } from './state.ts';
@@ -58,10 +60,11 @@ export function createTestBoard(config: TestBoardConfig): TestBoard {
   if (!Number.isInteger(cpus) || cpus < 1 || cpus > MAX_CPUS) {
     throw new RangeError(`a test board has 1 to ${String(MAX_CPUS)} processors, not ${String(cpus)}`);
   }
-  const vps = Array.from({ length: cpus }, (_, index) => createVp(config, index));
+  const vps = config.hyperv ? [] : Array.from({ length: cpus }, (_, index) => createVp(config, index));
   return {
     config,
     vps,
+    host: undefined,
     ...createChips(config),
     post: -1,
     shutdownLetters: 0,
@@ -95,8 +98,12 @@ export function boardExit(board: TestBoard, vp: number, exit: OpenExit, world: B
   return { completion: answer(call, vpOf(board, vp), exit), actions: call.actions };
 }
 
+/** The board's own processors. */
+const OWN: Owner = { intr: setIntr, pin: setIoapicPin, suspend };
+
 const begin = (board: TestBoard, { view, sink, now }: BoardWorld): BoardCall => ({
   board,
+  owner: OWN,
   view,
   sink,
   now,

@@ -26,6 +26,8 @@ export interface TestBoardBoot {
   readonly model: CpuModel;
   /** CPUID features to take away: of the model, or `x2apic` and `tsc-deadline` of the board. */
   readonly without?: readonly string[];
+  /** A Hyper-V host owns the processors. */
+  readonly hyperv?: boolean;
   readonly seed?: bigint;
   /** Seconds since 1970 (UTC) at virtual time 0. */
   readonly startDate?: number;
@@ -56,6 +58,7 @@ export function bootTestBoard(boot: TestBoardBoot): TestBoardOutcome {
     physicalAddressBits: model.physicalAddressBits,
     startDate: boot.startDate ?? DEFAULT_TEST_BOARD.startDate,
     firmware: boot.source.kind === 'kernel',
+    hyperv: boot.hyperv ?? false,
     postPort: boot.postPort ?? DEFAULT_TEST_BOARD.postPort,
   };
   const launch = directives(boot, config, model.signature);

@@ -30,13 +30,20 @@ export function setLine(call: BoardCall, line: number, asserted: boolean): void 
     picSetLine(board.pic, line, asserted);
     driveIntr(call);
   }
-  settleIoapic(call, ioapicSetLine(board.ioapic, line === 0 ? TIMER_PIN : line, asserted));
+  call.owner.pin(call, line === 0 ? TIMER_PIN : line, asserted);
 }
 
 /** After anything that may have changed the 8259As' output. */
 export function driveIntr(call: BoardCall): void {
-  const high = picOutput(call.board.pic);
+  call.owner.intr(call, picOutput(call.board.pic));
+}
+
+export function setIntr(call: BoardCall, high: boolean): void {
   for (const vp of call.board.vps) settle(call, vp, lapicSetPin(vp.apic, 0, high));
+}
+
+export function setIoapicPin(call: BoardCall, pin: number, asserted: boolean): void {
+  settleIoapic(call, ioapicSetLine(call.board.ioapic, pin, asserted));
 }
 
 export function settleIoapic(call: BoardCall, actions: readonly IoapicAction[]): void {
@@ -108,6 +115,11 @@ export function hasInterrupt({ apic }: BoardVp): boolean {
 export function acknowledge(call: BoardCall, vp: BoardVp): number {
   if (!lapicExtIntPending(vp.apic)) return lapicAcknowledge(vp.apic);
   lapicAcknowledgeExtInt(vp.apic);
+  return acknowledgePic(call);
+}
+
+/** The vector that the 8259As give. */
+export function acknowledgePic(call: BoardCall): number {
   const vector = picAcknowledge(call.board.pic);
   driveIntr(call);
   return vector;

@@ -24,6 +24,15 @@ export function readMemory(call: BoardCall, vp: BoardVp, gpa: number, size: Size
   // The local APIC comes first: a program may move its page over another device.
   if (within(gpa, page, PAGE)) return [lapicReadPage(vp.apic, now, gpa - page, size), 0];
   if (within(gpa, IOAPIC_BASE, PAGE)) return [ioapicRead(board.ioapic, gpa - IOAPIC_BASE), 0];
+  return readDevice(call, gpa, size);
+}
+
+/** Whether a device of the board that is no interrupt controller lies there. */
+export function isDevice(gpa: number): boolean {
+  return within(gpa, HPET_BASE, HPET.length) || within(gpa, DEVICE_MEMORY_BASE, DEVICE_MEMORY_SIZE);
+}
+
+export function readDevice({ board, now }: BoardCall, gpa: number, size: Size): Halves {
   if (within(gpa, HPET_BASE, HPET.length)) {
     const { lo, hi } = hpetRead(board.hpet, now, gpa - HPET_BASE, size);
     return [lo, hi];
@@ -48,7 +57,12 @@ export function writeMemory(call: BoardCall, vp: BoardVp, gpa: number, size: Siz
     settle(call, vp, lapicWritePage(vp.apic, now, gpa - page, size, lo));
   } else if (within(gpa, IOAPIC_BASE, PAGE)) {
     settleIoapic(call, ioapicWrite(board.ioapic, gpa - IOAPIC_BASE, lo));
-  } else if (within(gpa, HPET_BASE, HPET.length)) {
+  } else writeDevice(call, gpa, size, [lo, hi]);
+}
+
+export function writeDevice(call: BoardCall, gpa: number, size: Size, [lo, hi]: Halves): void {
+  const { board, now } = call;
+  if (within(gpa, HPET_BASE, HPET.length)) {
     driveHpet(call, hpetWrite(board.hpet, now, gpa - HPET_BASE, size, lo, hi));
   } else if (within(gpa, DEVICE_MEMORY_BASE, DEVICE_MEMORY_SIZE)) {
     const at = gpa - DEVICE_MEMORY_BASE;

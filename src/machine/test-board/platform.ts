@@ -14,12 +14,17 @@ import {
   boardTurn,
   createTestBoard,
 } from './board.ts';
+import { hypervBoardPlatform } from './hyperv.ts';
 
 export interface TestBoardPlatform extends Platform {
   readonly state: TestBoard;
 }
 
 export function testBoardPlatform(config: TestBoardConfig): TestBoardPlatform {
+  return config.hyperv ? hypervBoardPlatform(config) : barePlatform(config);
+}
+
+function barePlatform(config: TestBoardConfig): TestBoardPlatform {
   let state = createTestBoard(config);
   return {
     kind: 'test-board',

@@ -17,7 +17,7 @@ import {
 } from '../../chipset/uart.ts';
 import { initialisePic, startTimer } from './firmware.ts';
 import { driveIntr, setLine } from './interrupts.ts';
-import { rtcAlarm, suspend } from './sleep.ts';
+import { rtcAlarm } from './sleep.ts';
 import type { BoardCall, TestBoard, TestBoardConfig } from './state.ts';
 import { createTestDevice, readTestPort, writeTestPort } from './test-device.ts';
 
@@ -191,7 +191,7 @@ export function writePorts(call: BoardCall, port: number, size: Size, value: num
 
 function writePm(call: BoardCall, offset: number, size: Size, value: number): void {
   const end = pmWrite(call.board.pm, call.now, offset, size, value);
-  if (end === 'hibernate') suspend(call);
+  if (end === 'hibernate') call.owner.suspend(call);
   else if (end !== undefined) call.actions.push({ kind: 'end', reason: end });
   driveLines(call);
 }

@@ -8,6 +8,7 @@ import type { PitState } from '../../chipset/pit.ts';
 import type { PmState } from '../../chipset/pm.ts';
 import type { RtcState } from '../../chipset/rtc.ts';
 import type { UartState } from '../../chipset/uart.ts';
+import type { HostState } from '../../host/host.ts';
 import type { HostAction } from '../../seats/actions.ts';
 import type { EventSink } from '../../seats/events.ts';
 import type { HostView } from '../../seats/host-view.ts';
@@ -30,6 +31,8 @@ export interface TestBoardConfig {
   readonly firmware: boolean;
   /** Instructions that a VP may run before another one gets its turn. Short: programs here spin for each other. */
   readonly slice: number;
+  /** A Hyper-V host owns the processors, their APICs and the IO-APIC; the board's other devices stay. */
+  readonly hyperv: boolean;
 }
 
 export const DEFAULT_TEST_BOARD: TestBoardConfig = {
@@ -43,6 +46,7 @@ export const DEFAULT_TEST_BOARD: TestBoardConfig = {
   postPort: 0x190,
   firmware: true,
   slice: 1000,
+  hyperv: false,
 };
 
 export const MAX_CPUS = 64;
@@ -66,7 +70,9 @@ export interface BoardVp {
 
 export interface TestBoard {
   readonly config: TestBoardConfig;
+  /** Empty when a host has them. */
   readonly vps: BoardVp[];
+  readonly host: HostState | undefined;
   readonly ioapic: IoapicState;
   readonly pic: PicState;
   readonly pit: PitState;
@@ -104,9 +110,20 @@ export interface BoardWorld {
   readonly now: number;
 }
 
+/** What the board's devices ask of whoever owns its processors and the IO-APIC. */
+export interface Owner {
+  /** The output of the 8259As, which goes to LINT0 of every local APIC. */
+  intr(call: BoardCall, high: boolean): void;
+  /** The line at a pin of the IO-APIC. */
+  pin(call: BoardCall, pin: number, asserted: boolean): void;
+  /** Suspend to memory. */
+  suspend(call: BoardCall): void;
+}
+
 /** What every step works with: the state, and the world for the duration of one call. */
 export interface BoardCall extends BoardWorld {
   readonly board: TestBoard;
+  readonly owner: Owner;
   /** Filled by the step. */
   readonly actions: BoardAction[];
 }
