@@ -64,7 +64,8 @@ test('qemuArguments gives what the configuration adds, without what only KVM has
 });
 
 test('a test of Hyper-V asks for it and needs no other machine', () => {
-  const text = '[a]\nfile = a.flat\nqemu_params = -cpu host,hv_passthrough -device hyperv-testdev\ncheck = /x=y';
+  const text =
+    '[a]\nfile = a.flat\nqemu_params = -cpu host,hv_passthrough -device hyperv-testdev\ncheck = /x=y';
   expect(parseConfig(text, 'x86_64')[0]).toMatchObject({ hyperv: true, needs: undefined });
 });
 

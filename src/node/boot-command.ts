@@ -48,7 +48,12 @@ export function addMachineOptions(command: Command): Command {
     )
     .option('--seed <n>', 'seed of all randomness (default: 1)', seed, 1n)
     .option('--date <date>', 'date and time at power-on (default: 2026-01-01)', date, DEFAULT_DATE)
-    .option('--hyperv <on|off>', 'off: a machine without a hypervisor interface (the default with --board test)', oneOf(['on', 'off']), 'on')
+    .option(
+      '--hyperv <on|off>',
+      'off: a machine without a hypervisor interface (the default with --board test)',
+      oneOf(['on', 'off']),
+      'on',
+    )
     .option(
       '--hyperv-without <feature>',
       `keep a feature from the guest: ${Object.keys(WITHHOLDABLE).join(', ')} (may be repeated)`,
