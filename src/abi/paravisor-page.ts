@@ -11,6 +11,9 @@ export const PARAVISOR_MAGIC = 0x0001_5650_5254_4956n;
 export const PARAVISOR_PAGE_SIZE = 4096;
 export const MOST_RANGES = 16;
 export const RANGES_OFFSET = 256;
+/** Runs of pages that the launch has loaded, which are accepted therefore. Ascending, none touches another. */
+export const MOST_LOADED = 64;
+export const LOADED_OFFSET = 512;
 
 export const paravisorPage = record('ParavisorPage', 'this project', PARAVISOR_PAGE_SIZE, [
   { name: 'magic', offset: 0, width: 8 },
@@ -42,11 +45,12 @@ export const paravisorPage = record('ParavisorPage', 'this project', PARAVISOR_P
   { name: 'ownEnd', offset: 168, width: 8 },
   { name: 'rangeCount', offset: 176, width: 4 },
   { name: 'vendor', offset: 180, width: 4 },
+  { name: 'loadedCount', offset: 184, width: 4 },
 ]);
 
 export const PARAVISOR_FLAG = { hideIsolation: 1, invariantTsc: 2, x2apic: 4, tscDeadline: 8 } as const;
 
-/** A range of guest RAM. */
+/** A range of guest-physical addresses. */
 export const paravisorRange = record('ParavisorRange', 'this project', 16, [
   { name: 'gpa', offset: 0, width: 8 },
   { name: 'length', offset: 8, width: 8 },

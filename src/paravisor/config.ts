@@ -1,6 +1,8 @@
 /** What a paravisor knows of its VM, read from its measured page. Plain data. */
 
 import {
+  LOADED_OFFSET,
+  MOST_LOADED,
   MOST_RANGES,
   PARAVISOR_FLAG,
   PARAVISOR_MAGIC,
@@ -20,6 +22,8 @@ export interface ParavisorConfig extends PartitionConfig {
   readonly hideIsolation: boolean;
   readonly boundaryBits: number;
   readonly ram: readonly Range[];
+  /** What the launch has loaded. */
+  readonly loaded: readonly Range[];
   /** First page of each kind; VP n has the n-th. */
   readonly pages: {
     readonly communication: number;
@@ -39,13 +43,14 @@ export function readConfig(page: Uint8Array, build: Uint8Array): ParavisorConfig
   if (!paravisorPage.fits(page)) return undefined;
   const p = paravisorPage.read(page);
   if (p.magic !== PARAVISOR_MAGIC || p.build.some((byte, i) => byte !== build[i])) return undefined;
+  if (p.loadedCount > MOST_LOADED) return undefined;
   if (p.vpCount < 1 || p.vpCount > MAX_VPS || p.rangeCount > MOST_RANGES || p.uarts > 4) return undefined;
   const flag = (bit: number): boolean => (p.flags & bit) !== 0;
-  const ram: Range[] = [];
-  for (let i = 0; i < p.rangeCount; i++) {
-    const range = paravisorRange.read(page, RANGES_OFFSET + paravisorRange.size * i);
-    ram.push({ gpa: Number(range.gpa), length: Number(range.length) });
-  }
+  const ranges = (first: number, count: number): Range[] =>
+    Array.from({ length: count }, (_, i) => {
+      const range = paravisorRange.read(page, first + paravisorRange.size * i);
+      return { gpa: Number(range.gpa), length: Number(range.length) };
+    });
   return {
     vpCount: p.vpCount,
     hyperv: true,
@@ -62,7 +67,8 @@ export function readConfig(page: Uint8Array, build: Uint8Array): ParavisorConfig
     parts: p.parts,
     hideIsolation: flag(PARAVISOR_FLAG.hideIsolation),
     boundaryBits: p.boundaryBits,
-    ram,
+    ram: ranges(RANGES_OFFSET, p.rangeCount),
+    loaded: ranges(LOADED_OFFSET, p.loadedCount),
     pages: {
       communication: Number(p.communication),
       doorbell: Number(p.doorbell),

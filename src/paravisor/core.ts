@@ -18,7 +18,7 @@ import {
   requestInterrupt,
   takeNmi,
 } from '../chipset/partition/interrupts.ts';
-import { UNITS } from '../chipset/partition/serial.ts';
+import { serialInput, UNITS } from '../chipset/partition/serial.ts';
 import { partitionVp, type VpState } from '../chipset/partition/state.ts';
 import { PM } from '../chipset/pm.ts';
 import { tscAt } from '../chipset/reference-time.ts';
@@ -90,15 +90,18 @@ export function hostAnswered(
   guest.asked = false;
   const outgoing = guest.outbox.shift();
   if (outgoing === undefined) throw new Error(`VP ${index} has an answer to nothing`);
-  if (outgoing.purpose === 'none') {
-    // Wake-ups, timers and bytes are best effort: a host that refuses them only delays.
+  const { purpose } = outgoing;
+  // Wake-ups, timers and bytes are best effort: a host that refuses them only delays.
+  if (purpose === 'none' || purpose === 'setup') return undefined;
+  if (typeof purpose === 'object') {
+    if (answer.ok) consoleAnswered(state, guest, purpose.unit, purpose.byte, answer.lo, world);
     return undefined;
   }
   const { exit } = guest;
   if (exit === undefined) throw new Error(`VP ${index} has an answer for an exit that does not wait`);
   const call = begin(state, world);
   const vp = partitionVp(state, index);
-  if (outgoing.purpose === 'again') {
+  if (purpose === 'again') {
     if (guest.change === undefined) guest.answer = answer;
     else guest.change = { ...guest.change, answered: answer.ok };
     return guestExited(state, index, exit, world);
@@ -130,6 +133,39 @@ export function hostInterrupted(
     call.sink.emit(EVENT.injection, call.now, index, vector, 0, INJECTION_OUTCOME.filtered, contextOf(state));
   }
   if (passes) requestInterrupt(call, vp, vector, {});
+}
+
+const UART_LINE_STATUS = 5;
+const UART_DATA = 0;
+const DATA_READY = 1;
+
+/** A UART of the host has received something: its bytes are fetched one by one and come out of the guest's UART. */
+export function hostConsole(state: ParavisorState, index: number): void {
+  const guest = guestVp(state, index);
+  for (const unit of state.serial.keys()) askConsole(guest, unit, UART_LINE_STATUS, false);
+}
+
+function askConsole(guest: GuestVp, unit: number, register: number, byte: boolean): void {
+  const port = (UNITS[unit]?.port ?? 0) + register;
+  ask(guest, { kind: 'io', port, size: 1, write: false, value: 0 }, { unit, byte });
+}
+
+function consoleAnswered(
+  state: ParavisorState,
+  guest: GuestVp,
+  unit: number,
+  byte: boolean,
+  value: number,
+  world: ParavisorWorld,
+): void {
+  if (!byte) {
+    if ((value & DATA_READY) !== 0) askConsole(guest, unit, UART_DATA, true);
+    return;
+  }
+  const call = begin(state, world);
+  serialInput(call, unit, Uint8Array.of(value & 0xff));
+  carryOut(call, guest);
+  askConsole(guest, unit, UART_LINE_STATUS, false);
 }
 
 /** An event that no paravisor lets through: the host has no business with exceptions and NMIs of the guest. */

@@ -29,10 +29,18 @@ export type HostRequest =
   | { readonly kind: 'cpuid'; readonly leaf: number; readonly subleaf: number }
   /** Hypercall `code` with this input, to the hypervisor. `reps`: elements of a rep call. */
   | { readonly kind: 'hypercall'; readonly code: number; readonly reps: number; readonly input: Uint8Array }
-  /** These pages become the host's to read and write, or the guest's own. Ascending. */
-  | { readonly kind: 'page-state'; readonly gpas: readonly number[]; readonly shared: boolean }
+  /** These pages become the host's to read and write, or the guest's own. Ascending. `large`: of 2 MiB. */
+  | {
+      readonly kind: 'page-state';
+      readonly gpas: readonly number[];
+      readonly shared: boolean;
+      readonly large?: boolean;
+    }
   /** The paravisor on another VP shall run: there is something for its guest. */
   | { readonly kind: 'wake'; readonly vp: number }
+  /** The page by which this VP speaks with the host, and the one in which the host announces events. */
+  | { readonly kind: 'register' }
+  | { readonly kind: 'doorbell'; readonly gpa: number }
   /** No way to go on. */
   | { readonly kind: 'fail'; readonly reason: number };
 
@@ -43,7 +51,11 @@ export type Purpose =
   /** The guest's exit: it is completed with what the host said. */
   | 'guest'
   /** The guest's exit: it is looked at again. */
-  | 'again';
+  | 'again'
+  /** The paravisor itself, which cannot do without. */
+  | 'setup'
+  /** Whether a UART of the host has a byte; the byte. */
+  | { readonly unit: number; readonly byte: boolean };
 
 export interface Outgoing {
   readonly request: HostRequest;

@@ -55,6 +55,10 @@ export const REGISTER = {
   timeRefCount: 0x0009_0004,
   vpAssistPage: 0x0009_0013,
   referenceTsc: 0x0009_0017,
+  /** VMSA of a VTL that the caller may set: page number in 63:12, bit 0 enables (openvmm hvdef, HvX64RegisterSevControl). */
+  sevControl: 0x0009_0040,
+  /** Page by which a VTL speaks with the host: a GHCB register request, 0x012 in 11:0. */
+  ghcb: 0x0009_0019,
   referenceTscSequence: 0x0009_001a,
   sint0: 0x000a_0000,
   scontrol: 0x000a_0010,
