@@ -72,9 +72,11 @@ export interface MemoryMap {
   readonly highMmio: MemoryRange;
 }
 
+/** `reserved`: bytes behind the ACPI tables that are backed by RAM and are not the kernel's. */
 export function memoryMap(
   memoryBytes: number,
   most: number = MOST_MEMORY,
+  reserved = 0,
 ): { readonly ok: true; readonly map: MemoryMap } | Failure {
   if (!Number.isSafeInteger(memoryBytes) || memoryBytes < 0) {
     return fail(`a memory size of ${memoryBytes} bytes is no size`, 'memory', 'give a whole number of MiB');
@@ -99,7 +101,8 @@ export function memoryMap(
     { gpa: 0, length: LEGACY_HOLE, type: E820_TYPE.ram },
     { gpa: LEGACY_HOLE, length: ACPI_BASE - LEGACY_HOLE, type: E820_TYPE.reserved },
     { gpa: ACPI_BASE, length: ACPI_END - ACPI_BASE, type: E820_TYPE.acpi },
-    { gpa: ACPI_END, length: lowEnd - ACPI_END, type: E820_TYPE.ram },
+    ...(reserved === 0 ? [] : [{ gpa: ACPI_END, length: reserved, type: E820_TYPE.reserved }]),
+    { gpa: ACPI_END + reserved, length: lowEnd - ACPI_END - reserved, type: E820_TYPE.ram },
   ];
   if (high > 0) {
     regions.push({ kind: 'region', gpa: HIGH_RAM, length: high, backing: 'ram' });

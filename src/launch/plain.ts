@@ -1,49 +1,12 @@
-/**
- * The `plain` configuration: an ordinary Hyper-V Generation 2 VM that starts a Linux kernel directly, without
- * firmware. Kernel, initrd, command line and sizes in; launch directives out.
- */
-import { acpiTables } from './acpi.ts';
-import { bootParams, commandLineBytes, MOST_COMMAND_LINE } from './boot-params.ts';
-import { isBzImage, parseBzImage, placeBzImage, type BzImage } from './bzimage.ts';
-import { checkDirectives, PAGE, type Directive } from './directives.ts';
-import { isElf, parseElf, type ElfImage } from './elf.ts';
-import { longModeEntry, parkedFrom1 } from './entry-state.ts';
-import { pageRuns, roundUp, type Piece } from './image.ts';
-import {
-  ACPI_BASE,
-  ACPI_END,
-  checkVpCount,
-  GIB,
-  LOW,
-  memoryMap,
-  MIB,
-  RSDP_ADDRESS,
-  type MemoryMap,
-} from './memory-map.ts';
-import { fail, hex, size, type Failure } from './outcome.ts';
-import { gdt, identityPageTables } from './page-tables.ts';
-import { ENTRY64_OFFSET } from '../abi/boot-params.ts';
+/** The `plain` configuration: an ordinary Hyper-V Generation 2 VM. Kernel, initrd, command line and sizes in; launch directives out. */
+import { checkDirectives, type Directive } from './directives.ts';
+import { parkedFrom1 } from './entry-state.ts';
+import { linuxImage, type LaunchPart, type LinuxConfig, type LinuxImage } from './linux.ts';
+import type { MemoryMap } from './memory-map.ts';
+import type { Failure } from './outcome.ts';
 
-export interface PlainConfig {
-  /** A bzImage or an x86-64 vmlinux. */
-  readonly kernel: Uint8Array;
-  readonly initrd?: Uint8Array;
-  readonly commandLine: string;
-  readonly memoryBytes: number;
-  readonly vpCount: number;
-  /** UARTs from COM1 on that the ACPI tables announce, at most 4. */
-  readonly uarts: number;
-  /** 8 to 4096 bytes for the kernel's random generator (OEM0 table). Empty: no table. */
-  readonly entropy: Uint8Array;
-  /** Overrides the ceiling of the machine, for tests of large memories. */
-  readonly mostMemory?: number;
-}
-
-export interface LaunchPart {
-  readonly name: string;
-  readonly gpa: number;
-  readonly length: number;
-}
+export { MOST_UARTS, type LaunchPart } from './linux.ts';
+export type PlainConfig = LinuxConfig;
 
 export interface Launch {
   readonly directives: readonly Directive[];
@@ -55,200 +18,23 @@ export interface Launch {
 
 export type LaunchOutcome = { readonly ok: true; readonly launch: Launch } | Failure;
 
-export const MOST_UARTS = 4;
-/** Below it lie the fixed structures. */
-const KERNEL_FLOOR = ACPI_END;
-const MAPPED = 4 * GIB;
-/** Command line with NUL: one page. */
-const COMMAND_LINE_ROOM = PAGE - 1;
-
 export function launchPlain(config: PlainConfig): LaunchOutcome {
-  const counts = checkCounts(config);
-  if (!counts.ok) return counts;
-  const memory = memoryMap(config.memoryBytes, config.mostMemory);
-  if (!memory.ok) return memory;
-  const map = memory.map;
-  const kernel = loadKernel(config.kernel, map.lowEnd);
-  if (!kernel.ok) return kernel;
-  const line = commandLineBytes(config.commandLine, Math.min(kernel.commandLineSize, COMMAND_LINE_ROOM));
-  if (!line.ok) return line;
-  const initrd = placeInitrd(config.initrd, kernel, map.lowEnd);
-  if (!initrd.ok) return initrd;
-
-  const acpi = acpiTables({
-    base: ACPI_BASE,
-    limit: ACPI_END,
-    apicIds: Array.from({ length: config.vpCount }, (_, i) => i),
-    uarts: config.uarts,
-    entropy: config.entropy,
-    mmio: [map.lowMmio, map.highMmio],
-    memory: map.regions,
-  });
-  const zeroPage = bootParams({
-    ...(kernel.header === undefined ? {} : { header: kernel.header }),
-    commandLine: LOW.commandLine,
-    initrd: initrd.at === undefined ? undefined : { gpa: initrd.at, length: initrd.bytes.length },
-    e820: map.e820,
-    rsdp: RSDP_ADDRESS,
-    setupData: 0,
-  });
-  const pieces: Piece[] = [
-    { name: 'gdt', gpa: LOW.gdt, bytes: gdt() },
-    { name: 'boot_params', gpa: LOW.bootParams, bytes: zeroPage },
-    { name: 'command line', gpa: LOW.commandLine, bytes: line.bytes },
-    { name: 'page tables', gpa: LOW.pageTables, bytes: identityPageTables(LOW.pageTables, MAPPED) },
-    { name: 'rsdp', gpa: RSDP_ADDRESS, bytes: acpi.rsdp },
-    { name: 'acpi', gpa: ACPI_BASE, bytes: acpi.tables },
-    ...kernel.pieces,
-    { name: 'initrd', gpa: initrd.at ?? 0, bytes: initrd.bytes },
-  ];
-  const image = pageRuns(pieces);
-  if (!image.ok) {
-    return fail(
-      `the kernel's ${image.first.name} reaches into ${image.second.name} at ${hex(image.second.gpa)}`,
-      'kernel',
-      'give a kernel that is linked elsewhere',
-    );
-  }
+  const linux = linuxImage(config);
+  if (!linux.ok) return linux;
+  const { image } = linux;
   const directives: Directive[] = [
-    ...map.regions,
+    ...image.map.regions,
     ...image.pages,
-    {
-      kind: 'context',
-      vp: 0,
-      activity: 'running',
-      registers: longModeEntry({
-        rip: kernel.entry,
-        rsi: LOW.bootParams,
-        cr3: BigInt(LOW.pageTables),
-        gdt: LOW.gdt,
-      }),
-    },
+    { kind: 'context', vp: 0, activity: 'running', registers: image.registers },
     ...parkedFrom1(config.vpCount),
   ];
+  return launchOf(image, directives);
+}
+
+/** A launch of these directives, when they can be carried out. */
+export function launchOf(image: LinuxImage, directives: readonly Directive[]): LaunchOutcome {
   const checked = checkDirectives(directives);
   if (!checked.ok) return checked;
-  const parts = pieces
-    .filter((piece) => piece.bytes.length > 0)
-    .map(({ name, gpa, bytes }) => ({ name, gpa, length: bytes.length }))
-    .sort((a, b) => a.gpa - b.gpa);
-  return {
-    ok: true,
-    launch: {
-      directives,
-      map,
-      kernel: { format: kernel.format, version: kernel.version, entry: kernel.entry },
-      parts,
-    },
-  };
-}
-
-function checkCounts(config: PlainConfig): { readonly ok: true } | Failure {
-  const { uarts, entropy } = config;
-  const counted = checkVpCount(config.vpCount);
-  if (!counted.ok) return counted;
-  if (!Number.isInteger(uarts) || uarts < 0 || uarts > MOST_UARTS) {
-    return fail(`${uarts} is no number of UARTs`, 'UARTs', `give 0 to ${MOST_UARTS}`);
-  }
-  // mshyperv.c ms_hyperv_late_init ignores a table outside these bounds.
-  if (entropy.length !== 0 && (entropy.length < 8 || entropy.length > 4096)) {
-    return fail(`the entropy has ${entropy.length} bytes`, 'entropy', 'give 8 to 4096, or none');
-  }
-  return { ok: true };
-}
-
-interface LoadedKernel {
-  readonly ok: true;
-  readonly format: 'bzimage' | 'elf';
-  readonly version: string;
-  readonly pieces: readonly Piece[];
-  readonly entry: number;
-  /** First address that the kernel does not need before it reads the memory map. */
-  readonly end: number;
-  readonly header?: Uint8Array;
-  readonly commandLineSize: number;
-  readonly initrdMax: number;
-}
-
-function loadKernel(file: Uint8Array, lowEnd: number): LoadedKernel | Failure {
-  if (isElf(file) && !isBzImage(file)) {
-    const elf = parseElf(file, 64);
-    return elf.ok ? loadElf(elf.image, lowEnd) : elf;
-  }
-  const parsed = parseBzImage(file);
-  return parsed.ok ? loadBzImage(parsed.image, lowEnd) : parsed;
-}
-
-function loadBzImage(image: BzImage, lowEnd: number): LoadedKernel | Failure {
-  const place = placeBzImage(image, KERNEL_FLOOR, lowEnd);
-  if (!place.ok) return place;
-  return {
-    ok: true,
-    format: 'bzimage',
-    version: image.kernelVersion,
-    pieces: [{ name: 'kernel', gpa: place.base, bytes: image.payload }],
-    entry: place.base + ENTRY64_OFFSET,
-    end: place.base + image.initSize,
-    header: image.header,
-    commandLineSize: image.commandLineSize,
-    initrdMax: image.initrdMax,
-  };
-}
-
-function loadElf(image: ElfImage, lowEnd: number): LoadedKernel | Failure {
-  if (image.start < KERNEL_FLOOR) {
-    return fail(
-      `the kernel must lie at ${hex(image.start)}, where the machine has its tables`,
-      'kernel',
-      `give one that is linked to ${hex(KERNEL_FLOOR)} or above`,
-    );
-  }
-  if (image.end > lowEnd) {
-    return fail(
-      `the kernel needs memory up to ${size(image.end)} and there are ${size(lowEnd)}`,
-      'kernel',
-      `give the VM at least ${size(roundUp(image.end, MIB))}`,
-    );
-  }
-  return {
-    ok: true,
-    format: 'elf',
-    version: '',
-    pieces: image.segments.map((segment) => ({
-      name: 'kernel',
-      gpa: segment.paddr,
-      bytes: segment.bytes,
-    })),
-    entry: image.entry,
-    end: image.end,
-    commandLineSize: MOST_COMMAND_LINE,
-    initrdMax: 0xffff_ffff,
-  };
-}
-
-type InitrdOutcome =
-  { readonly ok: true; readonly at: number | undefined; readonly bytes: Uint8Array } | Failure;
-
-/** The first 2 MiB boundary after the kernel: what is above stays one piece. */
-function placeInitrd(initrd: Uint8Array | undefined, kernel: LoadedKernel, lowEnd: number): InitrdOutcome {
-  if (initrd === undefined) return { ok: true, at: undefined, bytes: new Uint8Array(0) };
-  if (initrd.length === 0)
-    return fail('the initrd is empty', 'initrd', 'leave it out, or give a cpio archive');
-  const at = roundUp(kernel.end, 2 * MIB);
-  const end = at + initrd.length;
-  if (end > lowEnd) {
-    return fail(
-      `the initrd of ${size(initrd.length)} does not fit behind the kernel into ${size(lowEnd)} of memory`,
-      'initrd',
-      `give the VM at least ${size(roundUp(end, MIB))}`,
-    );
-  }
-  if (end - 1 > kernel.initrdMax) {
-    return fail(
-      `the initrd of ${size(initrd.length)} would end above ${hex(kernel.initrdMax)}, this kernel's limit`,
-      'initrd',
-      'give a smaller one',
-    );
-  }
-  return { ok: true, at, bytes: initrd };
+  const { map, kernel, parts } = image;
+  return { ok: true, launch: { directives, map, kernel, parts } };
 }
