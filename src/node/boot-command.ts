@@ -88,7 +88,7 @@ export function bootCommand(): Command {
     .option('--resume <file>', 'go on from a snapshot instead of a kernel')
     .optionsGroup('Looking inside:')
     .option('--json <file>', 'write a report (- for standard output)')
-    .option('--trace <file>', 'write every event as a JSON line')
+    .option('--trace <file>', 'write every event as a JSON line; FILE.json: as a Chrome trace, for Perfetto')
     .option(
       '--hash-every <n>',
       'print the state hash every so many instructions',

@@ -14,7 +14,9 @@ import { bothSinks, FlightRecorder } from './flight-recorder.ts';
 import { GdbServer } from './gdb/server.ts';
 import { readUserFile, type PackageSource } from './kernel.ts';
 import { checkWritable, errorCode, writeWhole } from './output.ts';
+import { CONFIGURATIONS, type ConfigurationName } from './matrix/configurations.ts';
 import { Pacer } from './pacer.ts';
+import { ChromeTraceFile } from './perfetto.ts';
 import { endReason, reportText } from './report.ts';
 import { LogStream, logText } from './sanitize.ts';
 import { interactive, lastWords, piped, RunSession } from './sessions.ts';
@@ -96,7 +98,7 @@ export async function boot(options: BootOptions): Promise<number> {
   const cache = new Cache(options.cacheDir);
   const source: PackageSource = { cache, apt: new Apt(cache), offline: options.offline, say };
   const recorder = new FlightRecorder();
-  const trace = options.trace === undefined ? undefined : new EventLog(options.trace);
+  const trace = options.trace === undefined ? undefined : openTrace(options.trace, options.configuration);
   const sink = trace === undefined ? recorder : bothSinks(recorder, trace);
 
   let { machine, kernel, configuration, session: saved } = await start(options, source, sink);
@@ -244,6 +246,12 @@ export async function boot(options: BootOptions): Promise<number> {
     else writeWhole(options.json, text, '--json');
   }
   return interrupted === undefined ? status : 128 + interrupted;
+}
+
+/** JSON lines, or a Chrome trace when the name ends in .json. */
+function openTrace(path: string, configuration: string): EventSink & { close(): void } {
+  if (!path.endsWith('.json')) return new EventLog(path);
+  return new ChromeTraceFile(path, CONFIGURATIONS[configuration as ConfigurationName]);
 }
 
 function openConsole(path: string): number {

@@ -1,38 +1,10 @@
 /** Entry point of the command line: the commands, and what their endings mean. */
-import { readFileSync } from 'node:fs';
-import { Command, CommanderError } from 'commander';
-import { bootCommand } from './boot-command.ts';
-import { cacheCommand, kernelCommand } from './cache-commands.ts';
-import { matrixCommand } from './matrix-command.ts';
+import { CommanderError } from 'commander';
 import { ExitStatus, STATUS, UserError } from './errors.ts';
+import { program } from './program.ts';
 
 const SIGPIPE = 13;
 const REPORT = 'Please report it with the command line and what is above.';
-
-function version(): string {
-  const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
-  return (JSON.parse(text) as { version: string }).version;
-}
-
-function program(): Command {
-  const root = new Command('vitrine')
-    .description('A software machine that runs, shows and attacks Hyper-V confidential VMs.')
-    .version(version())
-    .addHelpText('after', "\nStart with:  vitrine boot --run 'uname -a'\n")
-    .enablePositionalOptions()
-    .addCommand(bootCommand())
-    .addCommand(matrixCommand())
-    .addCommand(kernelCommand())
-    .addCommand(cacheCommand());
-  quiet(root);
-  return root;
-}
-
-/** Endings are said by `main`, in one line. */
-function quiet(command: Command): void {
-  command.exitOverride().configureOutput({ writeErr: () => undefined });
-  command.commands.forEach(quiet);
-}
 
 function bug(error: Error): number {
   process.stderr.write(`vitrine: a bug of ours: ${error.message}\n${error.stack ?? ''}\n${REPORT}\n`);

@@ -9,7 +9,7 @@ const STYLE = `
 :root { color-scheme: light dark; --line: #8886; --ok: #1a7f37; --bad: #cf222e; --none: #888; --shared: #d9730d; }
 body { font: 15px/1.45 system-ui, sans-serif; margin: 0 auto; padding: 1rem; max-width: 75rem; }
 h1 { font-size: 1.4rem } h2 { font-size: 1.15rem; margin-top: 2rem } h3 { font-size: 1rem; margin: .6rem 0 .3rem }
-.scroll { overflow-x: auto }
+.scroll { overflow-x: auto } p, h1, h2 { overflow-wrap: anywhere }
 table { border-collapse: collapse; font-size: .9rem }
 th, td { border: 1px solid var(--line); padding: .25rem .5rem; text-align: left; vertical-align: top }
 td.number { text-align: right; font-variant-numeric: tabular-nums }
