@@ -10,6 +10,7 @@ import type { EventSink } from '../seats/events.ts';
 import type { CpuModel } from '../x86/cpuid.ts';
 import { hypervPlatform } from './hyperv-platform.ts';
 import { Machine } from './machine.ts';
+import type { Measurement, PageVisitor } from './measure/measurement.ts';
 
 /** What a VM is made from, whatever its configuration. */
 export interface MachineRequest {
@@ -34,6 +35,8 @@ export interface MachineRequest {
 
 export type MakeOutcome = { readonly ok: true; readonly machine: Machine } | Failure;
 
+export type MeasureOutcome = { readonly ok: true; readonly measurement: Measurement } | Failure;
+
 export interface Configuration {
   readonly name: string;
   readonly summary: string;
@@ -41,6 +44,8 @@ export interface Configuration {
   readonly vendor?: CpuModel['vendor'];
   /** Absent: not built yet. */
   readonly make?: (request: MachineRequest) => MakeOutcome;
+  /** What its launch is measured as; absent: it is not measured. */
+  readonly measure?: (request: MachineRequest, visit?: PageVisitor) => MeasureOutcome;
 }
 
 export const CONFIGURATIONS: readonly Configuration[] = [
@@ -90,13 +95,38 @@ export function entropyBytes(seed: bigint): Uint8Array {
 export function makeMachine(configuration: Configuration, request: MachineRequest): MakeOutcome {
   if (configuration.make === undefined)
     return fail(`'${configuration.name}' is not built yet`, 'configuration', "boot 'plain'");
-  if (configuration.vendor !== undefined && configuration.vendor !== request.model.vendor)
-    return fail(
-      `processor model ${request.model.name} cannot run '${configuration.name}'`,
-      'configuration',
-      `give one from ${configuration.vendor === 'amd' ? 'AMD' : 'Intel'}`,
-    );
-  return configuration.make(request);
+  return wrongVendor(configuration, request) ?? configuration.make(request);
+}
+
+/** What a launch with this request will be measured as. */
+export function measureLaunch(
+  configuration: Configuration,
+  request: MachineRequest,
+  visit?: PageVisitor,
+): MeasureOutcome {
+  const { measure } = configuration;
+  if (measure === undefined) return unmeasured(configuration) as Failure;
+  return wrongVendor(configuration, request) ?? measure(request, visit);
+}
+
+/** Why the launch of a configuration has no measurement; undefined when it has. */
+export function unmeasured(configuration: Configuration): Failure | undefined {
+  if (configuration.measure !== undefined) return undefined;
+  const measured = CONFIGURATIONS.filter(({ measure }) => measure !== undefined).map(({ name }) => name);
+  return fail(
+    `the launch of '${configuration.name}' is not measured`,
+    'configuration',
+    measured.length > 0 ? `give one of ${measured.join(', ')}` : 'no configuration is measured yet',
+  );
+}
+
+function wrongVendor({ name, vendor }: Configuration, { model }: MachineRequest): Failure | undefined {
+  if (vendor === undefined || vendor === model.vendor) return undefined;
+  return fail(
+    `processor model ${model.name} cannot run '${name}'`,
+    'configuration',
+    `give one from ${vendor === 'amd' ? 'AMD' : 'Intel'}`,
+  );
 }
 
 function makePlain(request: MachineRequest): MakeOutcome {

@@ -16,7 +16,7 @@ const DEFAULT_DATE = Date.UTC(2026, 0, 1) / 1000;
 const text = (value: string): string => value;
 
 /** As commander gives them. */
-interface Given extends Omit<BootOptions, 'configuration' | 'hyperv' | 'cpuModel'> {
+export interface Given extends Omit<BootOptions, 'configuration' | 'hyperv' | 'cpuModel'> {
   readonly hyperv: string | boolean;
   readonly cpuModel?: string;
   readonly config?: string;
@@ -65,6 +65,15 @@ export function addMachineOptions(command: Command): Command {
     .addOption(cacheDirOption());
 }
 
+/** All that a launch depends on. */
+export function addLaunchOptions(command: Command): Command {
+  return addMachineOptions(command)
+    .optionsGroup('What runs:')
+    .option('--run <command>', 'run a shell command in the guest: its streams, its exit status')
+    .optionsGroup('The machine:')
+    .option('--config <file>', 'take all this from a report of --json; other options win');
+}
+
 export function bootCommand(): Command {
   const command = new Command('boot')
     .description('boot a kernel in a VM')
@@ -74,11 +83,7 @@ export function bootCommand(): Command {
       CONFIGURATIONS.map(({ name, summary }) => `${name}: ${summary}`).join('; '),
       'plain',
     );
-  return addMachineOptions(command)
-    .optionsGroup('What runs:')
-    .option('--run <command>', 'run a shell command in the guest: its streams, its exit status')
-    .optionsGroup('The machine:')
-    .option('--config <file>', 'take all this from a report of --json; other options win')
+  return addLaunchOptions(command)
     .optionsGroup('The run:')
     .option('--console <file>', 'where the guest console goes, raw (- for standard output)')
     .option('--limit <n>', 'end after so many instructions since power-on', integer('a number', 1, ANY))
@@ -128,6 +133,14 @@ async function run(name: string, given: Given, command: Command): Promise<number
       cpuModel: given.cpuModel ?? (MODELS[0] as string),
       limit: given.limit ?? ANY,
     });
+  const options = machineOptions(name, given, said);
+  if (findConfiguration(options.configuration)?.make === undefined)
+    throw new UserError(`configuration '${options.configuration}' is not built yet: boot 'plain'`);
+  return boot(options);
+}
+
+/** What the command line and a saved configuration say together about the machine. */
+export function machineOptions(name: string, given: Given, said: (key: string) => boolean): BootOptions {
   const { hyperv, config, ...rest } = given;
   const saved = config === undefined ? {} : savedOptions(config, said);
   const configuration = (saved['configuration'] as string | undefined) ?? name;
@@ -136,8 +149,6 @@ async function run(name: string, given: Given, command: Command): Promise<number
     throw new UserError(
       `there is no configuration '${configuration}': give one of ${CONFIGURATIONS.map((row) => row.name).join(', ')}`,
     );
-  if (known.make === undefined)
-    throw new UserError(`configuration '${configuration}' is not built yet: boot 'plain'`);
   const options: BootOptions = {
     cpuModel: MODELS.find((model) =>
       [undefined, findCpuModel(model)?.vendor].includes(known.vendor),
@@ -156,7 +167,7 @@ async function run(name: string, given: Given, command: Command): Promise<number
     throw new UserError(
       `there is no feature '${foreign}' to keep from the guest: give one of ${Object.keys(WITHHOLDABLE).join(', ')}`,
     );
-  return boot(options);
+  return options;
 }
 
 /** What --config sets and nobody said otherwise. */

@@ -1,7 +1,12 @@
 /** Files and options in, a machine out. */
 import { statSync } from 'node:fs';
 import { basename } from 'node:path';
-import { findConfiguration, makeMachine, type Configuration } from '../machine/configurations.ts';
+import {
+  findConfiguration,
+  makeMachine,
+  type Configuration,
+  type MachineRequest,
+} from '../machine/configurations.ts';
 import type { Machine } from '../machine/machine.ts';
 import { checkInitrd } from './initrd.ts';
 import { sentence } from '../launch/outcome.ts';
@@ -19,6 +24,24 @@ export interface Built {
 
 /** A machine with the kernel and the initramfs that the options ask for. */
 export async function build(options: BootOptions, source: PackageSource, sink: EventSink): Promise<Built> {
+  const { configuration, request, kernel } = await prepare(options, source, sink);
+  const outcome = makeMachine(configuration, request);
+  if (!outcome.ok) throw new UserError(sentence(outcome.error));
+  return { machine: outcome.machine, kernel };
+}
+
+export interface Prepared {
+  readonly configuration: Configuration;
+  readonly request: MachineRequest;
+  readonly kernel: Kernel;
+}
+
+/** Everything that a machine is made from. */
+export async function prepare(
+  options: BootOptions,
+  source: PackageSource,
+  sink: EventSink,
+): Promise<Prepared> {
   const configuration = findConfiguration(options.configuration) as Configuration;
   const kernel = await resolveKernel(
     {
@@ -32,7 +55,7 @@ export async function build(options: BootOptions, source: PackageSource, sink: E
     options.initrd === undefined
       ? await defaultInitramfs(options, source, kernel.modules)
       : await checkInitrd(readUserFile(options.initrd, 'initrd'), options.initrd);
-  const outcome = makeMachine(configuration, {
+  const request = {
     kernel: kernel.image,
     initrd,
     commandLine: commandLine(options),
@@ -44,9 +67,8 @@ export async function build(options: BootOptions, source: PackageSource, sink: E
     hyperv: options.hyperv,
     withheld: options.hypervWithout,
     sink,
-  });
-  if (!outcome.ok) throw new UserError(sentence(outcome.error));
-  return { machine: outcome.machine, kernel };
+  };
+  return { configuration, request, kernel };
 }
 
 function commandLine(options: BootOptions): string {

@@ -1,6 +1,9 @@
 /** The commands of `vitrine`. */
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
+import { certificatesCommand } from './attestation/certificates-command.ts';
+import { measureCommand } from './attestation/measure-command.ts';
+import { reportCommand } from './attestation/report-command.ts';
 import { bootCommand } from './boot-command.ts';
 import { cacheCommand, kernelCommand } from './cache-commands.ts';
 import { matrixCommand } from './matrix-command.ts';
@@ -18,6 +21,9 @@ export function program(): Command {
     .enablePositionalOptions()
     .addCommand(bootCommand())
     .addCommand(matrixCommand())
+    .addCommand(measureCommand())
+    .addCommand(reportCommand())
+    .addCommand(certificatesCommand())
     .addCommand(kernelCommand())
     .addCommand(cacheCommand());
   quiet(root);

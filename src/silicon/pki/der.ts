@@ -53,13 +53,24 @@ export function raw(der: Uint8Array): Node {
   return result;
 }
 
-/** The elements of a sequence; none of anything else. */
-export const elements = (node: Node): readonly Node[] =>
-  node instanceof Sequence ? (node.valueBlock.value as Node[]) : [];
+/** The parts of a sequence or an explicit tag; none of anything else. */
+export const elements = (node: Node | undefined): readonly Node[] =>
+  node instanceof Constructed ? (node.valueBlock.value as Node[]) : [];
 
 /** The contents of a bit string; nothing of anything else. */
 export const bitsOf = (node: Node | undefined): Uint8Array =>
   node instanceof BitString ? node.valueBlock.valueHexView : new Uint8Array(0);
+
+/** The contents of an octet string; nothing of anything else. */
+export const octetsOf = (node: Node | undefined): Uint8Array =>
+  node instanceof OctetString ? node.valueBlock.valueHexView : new Uint8Array(0);
+
+export const oidOf = (node: Node | undefined): string | undefined =>
+  node instanceof ObjectIdentifier ? node.valueBlock.toString() : undefined;
+
+/** A small integer or enumeration; undefined of anything else. */
+export const numberOf = (node: Node | undefined): number | undefined =>
+  node instanceof Integer ? Number(node.toBigInt()) : undefined;
 
 export const encode = (node: Node): Uint8Array => new Uint8Array(node.toBER());
 

@@ -1,0 +1,21 @@
+/** What a launch will be measured as, found without a machine: from the directives alone. */
+
+export interface MeasuredPage {
+  /** What the measurement makes of the page, in the words of the technology. */
+  readonly type: string;
+  readonly gpa: number;
+  /** SHA-384 of the contents where they are the launch's own and count; none where only the address counts. */
+  readonly digest?: Uint8Array;
+  /** The contents behind `digest`, valid during the call only. */
+  readonly contents?: Uint8Array;
+}
+
+/** Gets the pages in the order in which they are measured. */
+export type PageVisitor = (page: MeasuredPage) => void;
+
+export interface Measurement {
+  readonly technology: 'snp' | 'tdx';
+  /** What the value is called: `launch digest`, `MRTD`. */
+  readonly name: string;
+  readonly value: Uint8Array;
+}
