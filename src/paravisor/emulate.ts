@@ -67,6 +67,7 @@ export interface Access {
     | undefined;
 }
 
+const STRINGS = ['movs', 'stos', 'lods'] as const;
 const RAX = 0;
 const RCX = 1;
 const RSI = 6;
@@ -88,8 +89,8 @@ export function decodeAccess(
   if (decode(table, mode, bytes, 0, bytes.length, insn) !== 'ok' || insn.entry === undefined)
     return undefined;
   const { name } = insn.entry.def;
-  if (name === 'movs' || name === 'stos' || name === 'lods')
-    return stringAccess(view, vp, name, faultIsWrite);
+  const string = STRINGS.find((known) => name === known || name === `${known}b`);
+  if (string !== undefined) return stringAccess(view, vp, string, faultIsWrite);
   const [first, second] = insn.entry.operands;
   if (first === undefined || second === undefined || !insn.mem) return undefined;
   const memoryFirst = first.kind === 'E' || first.kind === 'O' || first.kind === 'M';
@@ -148,7 +149,7 @@ function load(common: Common, register: number, operand: Width, signed: boolean,
 function stringAccess(
   view: HostView,
   vp: number,
-  name: 'movs' | 'stos' | 'lods',
+  name: (typeof STRINGS)[number],
   isWrite: boolean,
 ): Access | undefined {
   const entry = insn.entry;

@@ -67,8 +67,9 @@ export function readExit(context: Context, boundary: number, cpuid: NativeCpuid)
       return { kind: 'hypercall', long, cpl: vmsa.get(context.bytes, 'cpl') };
     }
     case SVM_EXIT.hlt:
-    case SVM_EXIT.mwait:
       return { kind: 'hlt' };
+    // MONITOR is not offered, so MWAIT may go on at once: it is allowed to wake for no reason.
+    case SVM_EXIT.mwait:
     case SVM_EXIT.wbinvd:
     case SVM_EXIT.invd:
     case SVM_EXIT.monitor:
@@ -128,7 +129,8 @@ export function complete(context: Context, exit: GuestExit, completion: GuestCom
       context.set('rdx', completion.edx, 0);
       break;
   }
-  context.set('rip', context.low('nextRip'), context.high('nextRip'));
+  // An automatic exit of the trap kind: RIP is behind HLT already (APM vol. 2, table 15-35).
+  if (exit.kind !== 'hlt') context.set('rip', context.low('nextRip'), context.high('nextRip'));
   endShadow(context);
 }
 
