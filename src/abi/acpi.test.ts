@@ -19,6 +19,7 @@ test('table sizes are those of the specification', () => {
     MADT_SOURCE_OVERRIDE: 10,
     MADT_LOCAL_APIC_NMI: 6,
     MADT_LOCAL_X2APIC: 16,
+    MADT_MP_WAKEUP: 16,
     SRAT: 48,
     SRAT_LOCAL_APIC: 16,
     SRAT_MEMORY: 40,

@@ -163,7 +163,16 @@ export const MADT_LOCAL_X2APIC = record('Processor Local x2APIC', `${SPEC}, 5.2.
   { name: 'processorUid', offset: 12, width: 4 },
 ]);
 
+/** Version 0: the mailbox only; its processors cannot be taken offline again. */
+export const MADT_MP_WAKEUP = record('Multiprocessor Wakeup', `${SPEC}, 5.2.12.19`, 16, [
+  { name: 'type', offset: 0, width: 1 },
+  { name: 'length', offset: 1, width: 1 },
+  { name: 'mailboxVersion', offset: 2, width: 2 },
+  { name: 'mailboxAddress', offset: 8, width: 8 },
+]);
+
 export const MADT_TYPE = {
+  mpWakeup: 16,
   localApic: 0,
   ioApic: 1,
   sourceOverride: 2,

@@ -30,6 +30,7 @@ export const EXIT_KINDS = [
   'context-entry',
   'context-exit',
   'machine-check',
+  'control-register',
 ] as const;
 export type ExitKind = (typeof EXIT_KINDS)[number];
 

@@ -108,6 +108,7 @@ function answer(call: HostCall, vp: VpState, exit: Exit): Completion {
     case 'nested-fault':
     case 'entry-failed':
     case 'reflected':
+    case 'td-exit':
       throw new RangeError(`VP ${vp.index} of an ordinary partition left by '${exit.kind}'`);
     default:
       return assertNever(exit);

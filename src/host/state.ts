@@ -6,6 +6,7 @@ import {
   type PartitionState,
   type VpState,
 } from '../chipset/partition/state.ts';
+import type { Offer } from '../chipset/partition/cpuid.ts';
 import type { HostConfig } from './config.ts';
 import { hostOffer } from './offer.ts';
 import { createTestDevice, type TestDevice } from './test-device.ts';
@@ -26,9 +27,9 @@ export interface HostCall extends PartitionCall {
   readonly state: HostState;
 }
 
-export function createHostState(config: HostConfig): HostState {
+export function createHostState(config: HostConfig, offer: Offer = hostOffer(config)): HostState {
   return {
-    ...createPartition(config, hostOffer(config)),
+    ...createPartition(config, offer),
     config,
     vmbus: createVmbus(),
     testDevice: createTestDevice(),

@@ -32,6 +32,8 @@ export interface AcpiConfig {
   /** Windows that VMBus may hand out. */
   readonly mmio: readonly MemoryRange[];
   readonly memory: readonly MemoryRange[];
+  /** Where parked processors look for their wakeup; none: they are started by INIT and SIPI. */
+  readonly wakeupMailbox?: number;
 }
 
 export interface AcpiTables {
@@ -80,7 +82,7 @@ export function acpiTables(config: AcpiConfig): AcpiTables {
     place('FACP', fadt(facsAddress, dsdtAddress)),
     ...(config.entropy.length === 0 ? [] : [place('OEM0', table('OEM0', 1, config.entropy))]),
     place('WAET', waet()),
-    place('APIC', madt(config.apicIds)),
+    place('APIC', madt(config.apicIds, config.wakeupMailbox)),
     place('SRAT', srat(config.apicIds, config.memory)),
     ...(config.uarts === 0 ? [] : [place('SPCR', spcr())]),
   ];
@@ -195,7 +197,7 @@ function facs(): Uint8Array {
 /** UIDs are VP index + 1, as in the processor devices of the DSDT. */
 const processorUid = (vp: number): number => vp + 1;
 
-function madt(apicIds: readonly number[]): Uint8Array {
+function madt(apicIds: readonly number[], mailbox: number | undefined): Uint8Array {
   const record = abi.MADT.write({ localApicAddress: LOCAL_APIC_ADDRESS, flags: 0 });
   const type = abi.MADT_TYPE;
   const processors = apicIds.map((apicId, vp) => {
@@ -240,6 +242,15 @@ function madt(apicIds: readonly number[]): Uint8Array {
       processorUid: processorUid(0),
       lint: 1,
     }),
+    ...(mailbox === undefined
+      ? []
+      : [
+          abi.MADT_MP_WAKEUP.write({
+            type: type.mpWakeup,
+            length: abi.MADT_MP_WAKEUP.size,
+            mailboxAddress: BigInt(mailbox),
+          }),
+        ]),
     ...processors,
   );
 }

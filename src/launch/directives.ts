@@ -10,6 +10,7 @@ export type {
   ContextDirective,
   Directive,
   InitialRegisters,
+  MemoryRange,
   PagesDirective,
   PageType,
   ParameterDirective,

@@ -62,11 +62,19 @@ const MAPPED = 4 * GIB;
 /** Command line with NUL: one page. */
 const COMMAND_LINE_ROOM = PAGE - 1;
 
+/** What a configuration adds to the memory map and the tables. */
+export interface LinuxExtras {
+  /** E820 type of the reserved bytes. */
+  readonly reservedType?: number;
+  /** Where parked processors look for their wakeup. */
+  readonly wakeupMailbox?: number;
+}
+
 /** `reserved`: bytes behind the ACPI tables that the kernel is told to leave alone. */
-export function linuxImage(config: LinuxConfig, reserved = 0): LinuxOutcome {
+export function linuxImage(config: LinuxConfig, reserved = 0, extras: LinuxExtras = {}): LinuxOutcome {
   const counts = checkCounts(config);
   if (!counts.ok) return counts;
-  const memory = memoryMap(config.memoryBytes, config.mostMemory, reserved);
+  const memory = memoryMap(config.memoryBytes, config.mostMemory, reserved, extras.reservedType);
   if (!memory.ok) return memory;
   const map = memory.map;
   // Below it lie the fixed structures.
@@ -86,6 +94,7 @@ export function linuxImage(config: LinuxConfig, reserved = 0): LinuxOutcome {
     entropy: config.entropy,
     mmio: [map.lowMmio, map.highMmio],
     memory: map.regions,
+    ...(extras.wakeupMailbox === undefined ? {} : { wakeupMailbox: extras.wakeupMailbox }),
   });
   const zeroPage = bootParams({
     ...(kernel.header === undefined ? {} : { header: kernel.header }),

@@ -77,6 +77,7 @@ export function memoryMap(
   memoryBytes: number,
   most: number = MOST_MEMORY,
   reserved = 0,
+  reservedType: number = E820_TYPE.reserved,
 ): { readonly ok: true; readonly map: MemoryMap } | Failure {
   if (!Number.isSafeInteger(memoryBytes) || memoryBytes < 0) {
     return fail(`a memory size of ${memoryBytes} bytes is no size`, 'memory', 'give a whole number of MiB');
@@ -101,7 +102,7 @@ export function memoryMap(
     { gpa: 0, length: LEGACY_HOLE, type: E820_TYPE.ram },
     { gpa: LEGACY_HOLE, length: ACPI_BASE - LEGACY_HOLE, type: E820_TYPE.reserved },
     { gpa: ACPI_BASE, length: ACPI_END - ACPI_BASE, type: E820_TYPE.acpi },
-    ...(reserved === 0 ? [] : [{ gpa: ACPI_END, length: reserved, type: E820_TYPE.reserved }]),
+    ...(reserved === 0 ? [] : [{ gpa: ACPI_END, length: reserved, type: reservedType }]),
     { gpa: ACPI_END + reserved, length: lowEnd - ACPI_END - reserved, type: E820_TYPE.ram },
   ];
   if (high > 0) {

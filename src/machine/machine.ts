@@ -306,6 +306,7 @@ export class Machine {
           if (this.#watchHit < 0)
             silicon.deliver(vp, {
               waiting: platform.interrupt(vp),
+              more: () => platform.interrupt(vp),
               takeNmi: () => platform.takeNmi(vp),
               takeVector: () =>
                 platform.interrupt(vp) === 'external' && platform.takeExternal

@@ -5,6 +5,9 @@
 import { initEntry } from '../launch/entry-state.ts';
 import type { Directive, RegionDirective } from '../launch/directives.ts';
 import type { HostConfig } from '../host/config.ts';
+import type { TdxHostConfig } from '../host/tdx/host.ts';
+import { tdxKind, tdxSilicon } from '../silicon/tdx/silicon.ts';
+import { tdxPlatform } from './tdx-platform.ts';
 import type { EventSink } from '../seats/events.ts';
 import { findCpuModel } from '../x86/cpuid.ts';
 import { CPU, TLB, TLBFLAG } from '../x86/layout.ts';
@@ -53,7 +56,14 @@ const POINTERS = [
   CPU.msrMap,
 ];
 /** Silicon that a snapshot may name. */
-const SILICON: Readonly<Record<string, SiliconKind>> = { plain: plainSilicon };
+const SILICON: Readonly<Record<string, SiliconKind>> = {
+  plain: plainSilicon,
+  ...Object.fromEntries([0, 1, 2, 3].map((l2Vms) => [tdxKind(l2Vms), tdxSilicon({ l2Vms })])),
+};
+const PLATFORMS: Readonly<Record<string, (config: unknown) => Platform>> = {
+  hyperv: (config) => hypervPlatform(config as HostConfig),
+  'hyperv-tdx': (config) => tdxPlatform(config as TdxHostConfig),
+};
 const FETCH_ENTRIES = 2 * (TLB.fetchSmall + TLB.fetchLarge);
 
 export function takeSnapshot(machine: Machine): Uint8Array {
@@ -155,9 +165,8 @@ export function restoreSnapshot(bytes: Uint8Array, options: RestoreOptions): Res
   const model = findCpuModel(snapshot.model);
   if (model === undefined) return { ok: false, reason: `there is no processor model '${snapshot.model}'` };
   const platform =
-    snapshot.platform.kind === 'hyperv'
-      ? hypervPlatform(snapshot.platform.config as HostConfig)
-      : options.platform?.(snapshot.platform.kind, snapshot.platform.config);
+    PLATFORMS[snapshot.platform.kind]?.(snapshot.platform.config) ??
+    options.platform?.(snapshot.platform.kind, snapshot.platform.config);
   if (platform === undefined)
     return { ok: false, reason: `there is no platform '${snapshot.platform.kind}'` };
   const silicon = SILICON[snapshot.silicon.kind];

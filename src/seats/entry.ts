@@ -16,4 +16,6 @@ export interface InterruptSource {
   takeNmi(): void;
   /** Acknowledges; gives the vector. */
   takeVector(): number;
+  /** What waits after something was taken. */
+  more?(): Waiting;
 }

@@ -105,7 +105,15 @@ export interface ReflectedExit {
   readonly kind: 'reflected';
 }
 
-export type Exit = OpenExit | VmgexitExit | NestedFaultExit | EntryFailedExit | ReflectedExit;
+/** TDH.VP.ENTER returned: its output registers in encoding order; RAX has the status and the exit reason. */
+export interface TdExit {
+  readonly kind: 'td-exit';
+  readonly registers: readonly bigint[];
+  /** XMM0-15 of TDG.VP.VMCALL, 16 bytes each, where RCX selects any. */
+  readonly xmm?: Uint8Array;
+}
+
+export type Exit = OpenExit | VmgexitExit | NestedFaultExit | EntryFailedExit | ReflectedExit | TdExit;
 
 /**
  * - `done`: the instruction is complete; go on behind it.
@@ -119,4 +127,14 @@ export type Completion =
   | { readonly kind: 'value'; readonly lo: number; readonly hi: number }
   | ({ readonly kind: 'registers' } & CpuidRegisters)
   | { readonly kind: 'fault'; readonly vector: number; readonly errorCode?: number }
-  | { readonly kind: 'again' };
+  | { readonly kind: 'again' }
+  /**
+   * TDH.VP.ENTER again, with these registers in encoding order: after TDG.VP.VMCALL the guest gets those that it selected. After
+   * the exit of an L2 VM `resumeL1` lets L1 have it.
+   */
+  | {
+      readonly kind: 'td-enter';
+      readonly registers: readonly bigint[];
+      readonly xmm?: Uint8Array;
+      readonly resumeL1?: boolean;
+    };

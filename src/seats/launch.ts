@@ -4,6 +4,11 @@
  */
 
 /** What stands behind a range of guest-physical addresses. */
+export interface MemoryRange {
+  readonly gpa: number;
+  readonly length: number;
+}
+
 export interface RegionDirective {
   readonly kind: 'region';
   readonly gpa: number;

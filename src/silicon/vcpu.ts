@@ -282,6 +282,8 @@ export function complete(engine: Engine, cpu: number, completion: Completion): v
     case 'again':
       engine.view.setUint32(cpu + CPU.answers, 0, true);
       return;
+    case 'td-enter':
+      throw new RangeError('only a TD is entered with registers');
   }
 }
 

@@ -8,6 +8,8 @@ export interface PartitionConfig {
   readonly invariantTsc: boolean;
   /** Offers x2APIC. Without it the guest stays in xAPIC mode and is told to use the APIC MSRs. */
   readonly x2apic: boolean;
+  /** x2APIC mode from reset on, which cannot be left. */
+  readonly x2apicLocked?: boolean;
   /** The local APIC's timer has TSC-deadline mode. */
   readonly tscDeadline: boolean;
   /** Decides between VMMCALL and VMCALL. */

@@ -42,6 +42,7 @@ import {
   type LapicState,
 } from '../lapic.ts';
 import type { Pair } from '../synic.ts';
+import { hasVector, highestVector, removeVector } from '../vector-set.ts';
 import { EVENT, EVENT_CLASS } from '../../abi/events.ts';
 import { highHalf, lowHalf } from '../../abi/record.ts';
 import type { PartitionConfig } from './config.ts';
@@ -63,7 +64,7 @@ export function createLocalApic(config: PartitionConfig, index: number): LocalAp
     id: index,
     bootstrap: index === 0,
     vendor: config.vendor,
-    x2apic: config.x2apic ? 'offered' : 'absent',
+    x2apic: config.x2apicLocked === true ? 'locked' : config.x2apic ? 'offered' : 'absent',
     tscDeadline: config.tscDeadline,
     busHz: config.apicHz,
     tscHz: config.tscHz,
@@ -274,6 +275,19 @@ export function pendingVector({ lapic }: VpState): number {
 /** The VP's processor has delivered `vector`, which it had been given before. */
 export function acceptInterrupt({ lapic }: VpState, vector: number): void {
   lapicAccept(lapic.apic, vector);
+}
+
+/**
+ * Hands the highest requested vector to a virtual APIC behind this one (posted interrupts), which alone knows priorities and
+ * ends of interrupts. A level-triggered source is asked again at once, since nobody will tell when the vector has ended.
+ */
+export function postInterrupt(call: PartitionCall, vp: VpState): number {
+  const { apic } = vp.lapic;
+  const vector = highestVector(apic.irr);
+  if (vector < 0) return -1;
+  removeVector(apic.irr, vector);
+  if (hasVector(apic.tmr, vector)) settleIoapic(call, ioapicEoi(call.state.ioapic, vector));
+  return vector;
 }
 
 /** An 8259A has something for the VP: where a board has one. */

@@ -1,0 +1,60 @@
+/** A TD that starts a kernel at L1. */
+import { CONFIG_FLAG, TD_ATTRIBUTE } from '../abi/tdx/td-params.ts';
+import type { TdxHostConfig } from '../host/tdx/host.ts';
+import { initEntry } from '../launch/entry-state.ts';
+import { fail } from '../launch/outcome.ts';
+import { launchTdx } from '../launch/tdx/tdx.ts';
+import { tdxSilicon } from '../silicon/tdx/silicon.ts';
+import { xcr0Allowed } from '../x86/cpuid.ts';
+import { entropyBytes, hostConfig, type MachineRequest, type MakeOutcome } from './configurations.ts';
+import { Machine } from './machine.ts';
+import { tdxPlatform } from './tdx-platform.ts';
+
+/** The shared bit is bit 47, and the guest hears of no pending page but by its own fault (SEPT_VE_DISABLE). */
+export function tdxHostConfig(request: MachineRequest): TdxHostConfig {
+  return {
+    ...hostConfig(request),
+    x2apic: true,
+    x2apicLocked: true,
+    td: {
+      attributes: TD_ATTRIBUTE.septVeDisable,
+      xfam: BigInt(xcr0Allowed(request.model)),
+      numL2Vms: 0,
+      configFlags: CONFIG_FLAG.noRbpMod,
+      mrConfigId: new Uint8Array(48),
+      mrOwner: new Uint8Array(48),
+      mrOwnerConfig: new Uint8Array(48),
+      launchParameter: 0,
+    },
+  };
+}
+
+export function makeTdx(request: MachineRequest): MakeOutcome {
+  const { model } = request;
+  const host = tdxHostConfig(request);
+  const launched = launchTdx({
+    kernel: request.kernel,
+    initrd: request.initrd,
+    commandLine: request.commandLine,
+    memoryBytes: request.memoryBytes,
+    vpCount: request.vpCount,
+    uarts: host.uarts,
+    entropy: entropyBytes(request.seed),
+  });
+  if (!launched.ok) return launched;
+  const machine = new Machine({
+    model,
+    vcpus: request.vpCount,
+    seed: request.seed,
+    tscHz: host.tscHz,
+    tscAtZero: host.tscAtZero,
+    directives: launched.launch.directives,
+    sink: request.sink,
+    initRegisters: initEntry(model.signature),
+    silicon: tdxSilicon({ l2Vms: 0 }),
+    ...(request.frameOrder === undefined ? {} : { frameOrder: request.frameOrder }),
+  });
+  machine.attach(tdxPlatform(host));
+  const refused = machine.launch();
+  return refused === undefined ? { ok: true, machine } : fail(refused, 'tdx', 'see docs');
+}
