@@ -69,6 +69,11 @@ test('a test of Hyper-V asks for it and needs no other machine', () => {
   expect(parseConfig(text, 'x86_64')[0]).toMatchObject({ hyperv: true, needs: undefined });
 });
 
+test('a refusal by QEMU is no pass', () => {
+  const output = "qemu-system-x86_64: Property 'max.vmx-mbec' not found\n";
+  expect(readResult(1, output, 0.2, false).outcome).toBe('FAIL');
+});
+
 describe('readResult', () => {
   test('status 1 is a pass and lines are counted', () => {
     const result = readResult(1, 'PASS: a\r\nPASS: b\r\nSKIP: c\r\nSUMMARY: 3 tests\r\n', 1, false);

@@ -63,7 +63,7 @@ function readJson<T>(file: string, architecture: Architecture): T {
 /** The models that stand for the configuration's vendors. */
 const MODELS = { amd: 'EPYC-Milan', intel: 'SapphireRapids' } as const;
 /** Of the features that the configuration takes away: those that the test board can hide. The others are not offered. */
-const HIDABLE = new Set(['x2apic', 'tsc-deadline', 'invpcid', 'rdtscp', 'pku']);
+const HIDABLE = new Set(['x2apic', 'tsc-deadline', 'pcid', 'invpcid', 'rdtscp', 'xsave', 'pku']);
 
 function vitrineArguments(test: UnitTest, image: string): string[] {
   const args = ['boot', '--board', 'test', '--kernel', image, '--cpus', String(test.cpus)];

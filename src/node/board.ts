@@ -3,7 +3,7 @@ import { basename } from 'node:path';
 import { bootTestBoard } from '../machine/test-board/boot.ts';
 import { boardIdleStatus } from '../machine/test-board/board.ts';
 import { sentence } from '../launch/outcome.ts';
-import { findCpuModel } from '../x86/cpuid.ts';
+import { cpuModels, findCpuModel } from '../x86/cpuid.ts';
 import { STATUS, UserError } from './errors.ts';
 import { readUserFile } from './kernel.ts';
 
@@ -23,6 +23,10 @@ export interface BoardOptions {
   readonly timeout: number;
 }
 
+/** What --without may name: features of any model, and what belongs to the board's APICs. */
+const hidable = (): Set<string> =>
+  new Set([...cpuModels().flatMap(({ features }) => [...features]), 'x2apic', 'tsc-deadline']);
+
 const SLICE = 5_000_000;
 
 /** Runs to the program's own exit status (port 0xF4), a halt that nothing ends, or a limit. COM1 goes to standard output. */
@@ -31,6 +35,11 @@ export async function bootBoard(options: BoardOptions): Promise<number> {
   if (model === undefined)
     throw new UserError(
       `there is no processor model '${options.cpuModel}': give EPYC-Milan or SapphireRapids with --cpu-model`,
+    );
+  const foreign = options.without.find((feature) => !hidable().has(feature));
+  if (foreign !== undefined)
+    throw new UserError(
+      `there is no CPU feature '${foreign}' to take away: give --without one of ${[...hidable()].sort().join(', ')}`,
     );
   if ((options.kernel === undefined) === (options.bios === undefined))
     throw new UserError('the test board needs one image: give --kernel FILE (multiboot) or --bios FILE');

@@ -49,6 +49,7 @@ const COMMON: readonly Feature[] = [
   'xsavec',
   'xsaves',
   'pku',
+  'pcid',
   'rdpid',
   'lahf',
   'lzcnt',
@@ -78,7 +79,7 @@ const MODELS: readonly CpuModel[] = [
     // Family 6, model 8Fh, stepping 8.
     signature: 0x000806f8,
     brand: 'Intel(R) Xeon(R) Platinum 8473C (Vitrine)',
-    features: new Set([...COMMON.filter((name) => name !== 'svm'), 'wbnoinvd', 'serialize']),
+    features: new Set([...COMMON.filter((name) => name !== 'svm'), 'wbnoinvd', 'serialize', 'pks']),
     physicalAddressBits: 52,
   },
 ];
@@ -124,6 +125,7 @@ const LEAF1_ECX: readonly Row[] = [
   ['pclmul', 1],
   ['ssse3', 9],
   ['cx16', 13],
+  ['pcid', 17],
   ['sse4.1', 19],
   ['sse4.2', 20],
   ['movbe', 22],
@@ -132,8 +134,8 @@ const LEAF1_ECX: readonly Row[] = [
   ['xsave', 26],
   ['rdrand', 30],
 ];
-/** PCID, x2APIC, TSC deadline. */
-const LEAF1_ECX_MODES = (1 << 17) | (1 << 21) | (1 << 24);
+/** x2APIC, TSC deadline. */
+const LEAF1_ECX_MODES = (1 << 21) | (1 << 24);
 const LEAF7_EBX: readonly Row[] = [
   ['fsgsbase', 0],
   ['bmi1', 3],
@@ -151,7 +153,20 @@ const LEAF7_EBX_MODES = (1 << 7) | (1 << 9);
 const LEAF7_ECX: readonly Row[] = [
   ['pku', 3],
   ['rdpid', 22],
+  ['pks', 31],
 ];
+const EXTENDED1_ECX: readonly Row[] = [
+  ['lahf', 0],
+  ['lzcnt', 5],
+  ['3dnowprefetch', 8],
+];
+const EXTENDED1_EDX: readonly Row[] = [
+  ['syscall', 11],
+  ['rdtscp', 27],
+  ['long', 29],
+];
+/** NX, 1 GiB pages. */
+const EXTENDED1_EDX_MODES = (1 << 20) | (1 << 26);
 const LEAF7_ECX_UMIP = 1 << 2;
 const LEAF7_EDX_FSRM = 1 << 4;
 const LEAF7_EDX_SERIALIZE = 1 << 14;
@@ -266,14 +281,14 @@ export function nativeCpuid(model: CpuModel, state: CpuidState, leaf: number, su
         amd ? ascii(vendor, 4) : 0,
       );
     case 0x80000001: {
-      // LAHF 0, SVM 2, CR8 4 (AMD), LZCNT 5, 3DNowPrefetch 8; SYSCALL 11, NX 20, 1 GiB pages 26, RDTSCP 27, LM 29.
-      const ecx = (1 << 0) | (model.features.has('lzcnt') ? 1 << 5 : 0) | (1 << 8) | (amd ? 1 << 4 : 0);
+      // CR8 of AMD.
+      const ecx = bits(model, EXTENDED1_ECX) | (amd ? 1 << 4 : 0);
       const shared = amd ? (bits(model, LEAF1_EDX) | LEAF1_EDX_MODES) & 0x0183f3ff : 0;
       return answer(
         amd ? model.signature : 0,
         0,
         ecx,
-        shared | (1 << 11) | (1 << 20) | (1 << 26) | (1 << 27) | (1 << 29),
+        shared | bits(model, EXTENDED1_EDX) | EXTENDED1_EDX_MODES,
       );
     }
     case 0x80000002:
@@ -326,11 +341,12 @@ export function cr4Allowed(model: CpuModel): number {
     CR4.OSFXSR |
     CR4.OSXMMEXCPT |
     CR4.UMIP |
-    CR4.PCIDE |
     CR4.SMEP |
     has('fsgsbase', CR4.FSGSBASE) |
     has('xsave', CR4.OSXSAVE) |
     has('smap', CR4.SMAP) |
-    has('pku', CR4.PKE)
+    has('pku', CR4.PKE) |
+    has('pks', CR4.PKS) |
+    has('pcid', CR4.PCIDE)
   );
 }

@@ -164,6 +164,8 @@ export const CPU = {
   cr4Shadow: 0x9a0,
   /** u32: exceptions that leave for the outside instead of being delivered. */
   exceptionBitmap: 0x9a8,
+  /** u32 IA32_PKRS, kept as u64. */
+  pkrs: 0xff0,
   /** u32: an entry was filled whose right to write rests on CR0.WP being clear. */
   tlbWpOpen: 0xffc,
   /** PDPTE registers of PAE paging: 4 * 8. */

@@ -33,6 +33,7 @@ export const CR4 = {
   SMEP: 0x100000,
   SMAP: 0x200000,
   PKE: 0x400000,
+  PKS: 0x1000000,
 } as const;
 export const EFER = {
   SCE: 1,

@@ -68,6 +68,8 @@ export type Feature =
   | 'xsavec'
   | 'xsaves'
   | 'pku'
+  | 'pks'
+  | 'pcid'
   | 'rdpid'
   | 'lahf'
   | 'lzcnt'

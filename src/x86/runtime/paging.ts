@@ -236,10 +236,13 @@ export const pagingRoutines: readonly Routine[] = [
     const unprotected = f.let(user.eqz().and(wp.eqz()));
     mayWrite.set(canWrite.or(unprotected));
     const lent = f.local('i32', unprotected.and(canWrite.eqz()));
-    // Protection keys: 4- and 5-level paging, user pages, data accesses. The error code names them beside any other reason.
-    f.if(cr4.and(CR4.PKE).bool().and(efer.and(EFER.LMA).bool()).and(userPage).and(fetch.eqz()), () => {
+    // Protection keys: 4- and 5-level paging, data accesses; PKRU for user pages, IA32_PKRS for supervisor pages. The error
+    // code names them beside any other reason.
+    const keyed = f.let(select(userPage, cr4.and(CR4.PKE), cr4.and(CR4.PKS)).bool());
+    f.if(keyed.and(efer.and(EFER.LMA).bool()).and(fetch.eqz()), () => {
       const pkey = f.let(leaf.get.shrU(59).wrap().and(0xf));
-      const pk = f.let(f.load('32', cpu, CPU.pkru).shrU(pkey.shl(1)).and(3));
+      const keys = f.let(select(userPage, f.load('32', cpu, CPU.pkru), f.load('32', cpu, CPU.pkrs)));
+      const pk = f.let(keys.shrU(pkey.shl(1)).and(3));
       f.if(pk.and(1), () => fail(0x21));
       const writeStopped = f.let(pk.shrU(1).and(user.or(wp)));
       f.if(write.and(writeStopped), () => fail(0x21));

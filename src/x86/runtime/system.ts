@@ -73,6 +73,7 @@ type Rule =
   | 'mtrr-type'
   | 'read-only'
   | 'misc'
+  | 'pkrs'
   | 'base';
 const MSRS: readonly (readonly [number, number, Rule])[] = [
   [0x10, -1, 'tsc'],
@@ -82,6 +83,7 @@ const MSRS: readonly (readonly [number, number, Rule])[] = [
   [0x1a0, CPU.miscEnable, 'misc'],
   [0x277, CPU.pat, 'pat'],
   [0x2ff, CPU.mtrrDefType, 'mtrr-type'],
+  [0x6e1, CPU.pkrs, 'pkrs'],
   [0xc0000080, CPU.efer, 'efer'],
   [0xc0000081, CPU.star, 'any'],
   [0xc0000082, CPU.lstar, 'canonical'],
@@ -295,7 +297,9 @@ export const systemRoutines: readonly Routine[] = [
     );
     f.store('64', cpu, value.zext(), CPU.cr4);
     f.if(
-      changed.and(CR4.PSE | CR4.PAE | CR4.PGE | CR4.SMEP | CR4.SMAP | CR4.PKE | CR4.PCIDE | CR4.LA57),
+      changed.and(
+        CR4.PSE | CR4.PAE | CR4.PGE | CR4.SMEP | CR4.SMAP | CR4.PKE | CR4.PKS | CR4.PCIDE | CR4.LA57,
+      ),
       () => f.call(lib('tlb_flush'), cpu),
     );
   }),
@@ -432,6 +436,12 @@ export const systemRoutines: readonly Routine[] = [
               f.if(value.shrU(32).ne(0), () => gp0(f, lib, cpu));
               put();
               break;
+            case 'pkrs':
+              f.if(value.shrU(32).ne(0), () => gp0(f, lib, cpu));
+              put();
+              // Rights were folded into TLB entries when they were filled.
+              f.call(lib('tlb_flush'), cpu);
+              break;
             case 'mtrr-type':
               f.if(value.and(~0xcffn).ne(0).or(value.wrap().and(0xff).gtU(6)), () => gp0(f, lib, cpu));
               put();
@@ -486,6 +496,8 @@ export const systemRoutines: readonly Routine[] = [
   routine('msr_intercepted', ['i32', 'i32', 'i32'], ['i32'], (f) => {
     const map = f.let(f.load('32', f.p(0), CPU.msrMap));
     const n = f.p(1);
+    // Supervisor protection keys are offered or not.
+    f.if(n.eq(0x6e1).and(f.load('32', f.p(0), CPU.cr4Allowed).and(CR4.PKS).eqz()), () => f.return(i32(1)));
     // AMD's own range does not exist elsewhere.
     f.if(
       n
