@@ -14,6 +14,7 @@ export type {
   PagesDirective,
   PageType,
   ParameterDirective,
+  ParameterName,
   RegionDirective,
   SegmentRegister,
   TableRegister,

@@ -11,7 +11,8 @@ import type { CpuModel } from '../x86/cpuid.ts';
 import { makeTdx } from './make-tdx.ts';
 import { hypervPlatform } from './hyperv-platform.ts';
 import { Machine } from './machine.ts';
-import type { Measurement, PageVisitor } from './measure/measurement.ts';
+import { measureDirectives, type Measurement, type PageVisitor } from './measure/measurement.ts';
+import type { Directive } from '../launch/directives.ts';
 
 /** What a VM is made from, whatever its configuration. */
 export interface MachineRequest {
@@ -36,6 +37,8 @@ export interface MachineRequest {
 
 export type MakeOutcome = { readonly ok: true; readonly machine: Machine } | Failure;
 
+export type LaunchListOutcome = { readonly ok: true; readonly directives: readonly Directive[] } | Failure;
+
 export type MeasureOutcome = { readonly ok: true; readonly measurement: Measurement } | Failure;
 
 export interface Configuration {
@@ -45,8 +48,8 @@ export interface Configuration {
   readonly vendor?: CpuModel['vendor'];
   /** Absent: not built yet. */
   readonly make?: (request: MachineRequest) => MakeOutcome;
-  /** What its launch is measured as; absent: it is not measured. */
-  readonly measure?: (request: MachineRequest, visit?: PageVisitor) => MeasureOutcome;
+  /** How it is launched, for those whose launch is measured, in the order in which the host carries it out. */
+  readonly launch?: (request: MachineRequest) => LaunchListOutcome;
 }
 
 export const CONFIGURATIONS: readonly Configuration[] = [
@@ -105,15 +108,25 @@ export function measureLaunch(
   request: MachineRequest,
   visit?: PageVisitor,
 ): MeasureOutcome {
-  const { measure } = configuration;
-  if (measure === undefined) return unmeasured(configuration) as Failure;
-  return wrongVendor(configuration, request) ?? measure(request, visit);
+  const list = launchList(configuration, request);
+  if (!list.ok) return list;
+  return { ok: true, measurement: measureDirectives(technologyOf(configuration), list.directives, visit) };
 }
+
+/** The directives of a launch that is measured. */
+export function launchList(configuration: Configuration, request: MachineRequest): LaunchListOutcome {
+  const { launch } = configuration;
+  if (launch === undefined) return unmeasured(configuration) as Failure;
+  return wrongVendor(configuration, request) ?? launch(request);
+}
+
+export const technologyOf = ({ vendor }: Configuration): Measurement['technology'] =>
+  vendor === 'intel' ? 'tdx' : 'snp';
 
 /** Why the launch of a configuration has no measurement; undefined when it has. */
 export function unmeasured(configuration: Configuration): Failure | undefined {
-  if (configuration.measure !== undefined) return undefined;
-  const measured = CONFIGURATIONS.filter(({ measure }) => measure !== undefined).map(({ name }) => name);
+  if (configuration.launch !== undefined) return undefined;
+  const measured = CONFIGURATIONS.filter(({ launch }) => launch !== undefined).map(({ name }) => name);
   return fail(
     `the launch of '${configuration.name}' is not measured`,
     'configuration',

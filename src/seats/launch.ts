@@ -46,13 +46,25 @@ export interface ContextDirective {
   readonly registers: InitialRegisters;
 }
 
+/** What a host can be asked to tell a guest at launch, in the words of the IGVM format. */
+export type ParameterName =
+  | 'vp-count'
+  | 'srat'
+  | 'madt'
+  | 'mmio-ranges'
+  | 'memory-map'
+  | 'command-line'
+  | 'slit'
+  | 'pptt'
+  | 'device-tree'
+  | 'environment';
+
 /** Room for data that the host chooses at launch. Never measured: its reader trusts nothing in it. */
 export interface ParameterDirective {
   readonly kind: 'parameter';
-  readonly parameter:
-    'memory-map' | 'vp-count' | 'madt' | 'srat' | 'mmio-ranges' | 'command-line' | 'environment';
   readonly gpa: number;
   readonly length: number;
+  readonly contents: readonly { readonly parameter: ParameterName; readonly offset: number }[];
 }
 
 export type Directive = RegionDirective | PagesDirective | ContextDirective | ParameterDirective;

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import type { Directive, PagesDirective } from '../../launch/directives.ts';
 import { PagesFile } from '../../node/attestation/pages-file.ts';
-import type { Measurement, PageVisitor } from './measurement.ts';
+import type { PageVisitor } from './measurement.ts';
 import { measureSnp } from './snp.ts';
 import { measureTdx } from './tdx.ts';
 
@@ -31,17 +31,13 @@ const list: readonly Directive[] = [
   pages(0x30000, 3, { type: 'secrets', length: 0x1000, data: new Uint8Array(0) }),
   pages(0x31000, 4, { type: 'cpuid', length: 0x1000, data: new Uint8Array(4096) }),
   pages(0x40000, 5, { type: 'shared' }),
-  { kind: 'parameter', parameter: 'memory-map', gpa: 0x50000, length: 0x1000 },
+  { kind: 'parameter', gpa: 0x50000, length: 0x1000, contents: [{ parameter: 'memory-map', offset: 0 }] },
+  pages(0x60000, 9, { type: 'vmsa', length: 0x1000, data: new Uint8Array(4096).fill(9) }),
   { kind: 'context', vp: 0, activity: 'running', gpa: 0x60000, registers },
 ];
-const vmsa = (): Uint8Array => new Uint8Array(4096).fill(9);
 
 /** The value that another language finds in the written list. */
-function recomputed(
-  script: string,
-  technology: string,
-  measure: (visit: PageVisitor) => Measurement,
-): string {
+function recomputed(script: string, technology: string, measure: (visit: PageVisitor) => Uint8Array): string {
   const folder = mkdtempSync(join(tmpdir(), 'vitrine-'));
   try {
     const path = join(folder, 'pages');
@@ -59,18 +55,19 @@ function recomputed(
 describe('measureSnp', () => {
   it('gives pages to the firmware in order and by their types', () => {
     const seen: string[] = [];
-    measureSnp(list, vmsa, ({ type, gpa }) => seen.push(`${type} ${gpa.toString(16)}`));
+    measureSnp(list, ({ type, gpa }) => seen.push(`${type} ${gpa.toString(16)}`));
     expect(seen).toEqual([
       ...['1000', '2000', '3000', '8000', '9000', 'a000'].map((gpa) => `normal ${gpa}`),
       ...['10000', '11000', '12000'].map((gpa) => `unmeasured ${gpa}`),
       ...['20000', '21000', '22000'].map((gpa) => `zero ${gpa}`),
       'secrets 30000',
       'cpuid 31000',
+      'unmeasured 50000',
       'vmsa 60000',
     ]);
   });
   it('depends on every measured bit, on order and address, and not on what is not measured', () => {
-    const value = (of: readonly Directive[]): string => hex(measureSnp(of, vmsa).value);
+    const value = (of: readonly Directive[]): string => hex(measureSnp(of));
     const base = value(list);
     const change = (at: number, to: Directive): readonly Directive[] =>
       list.map((entry, i) => (i === at ? to : entry));
@@ -86,18 +83,19 @@ describe('measureSnp', () => {
       ),
     ).toBe(base);
     expect(value(change(7, pages(0x40000, 8, { type: 'shared' })))).toBe(base);
-    expect(hex(measureSnp(list, () => new Uint8Array(4096)).value)).not.toBe(base);
+    expect(value(change(9, pages(0x60000, 8, { type: 'vmsa', length: 0x1000 })))).not.toBe(base);
+    expect(value(change(8, pages(0x50000, 1, { length: 0x1000, measured: false })))).toBe(base);
   });
   // Without the python3 command there is nothing to compare with.
   it.skipIf(!hasPython)('is what another language computes from the list of pages', () => {
-    const value = hex(measureSnp(list, vmsa).value);
-    expect(recomputed('snp-launch-digest.py', 'snp', (visit) => measureSnp(list, vmsa, visit))).toBe(value);
+    const value = hex(measureSnp(list));
+    expect(recomputed('snp-launch-digest.py', 'snp', (visit) => measureSnp(list, visit))).toBe(value);
   });
 });
 
 describe('measureTdx', () => {
   it('counts addresses of all pages but shared ones, and contents of those that are measured', () => {
-    const value = (of: readonly Directive[]): string => hex(measureTdx(of).value);
+    const value = (of: readonly Directive[]): string => hex(measureTdx(of));
     const base = value(list);
     const change = (at: number, to: Directive): readonly Directive[] =>
       list.map((entry, i) => (i === at ? to : entry));
@@ -106,11 +104,10 @@ describe('measureTdx', () => {
     expect(value(change(3, pages(0x14000, 2, { measured: false })))).not.toBe(base);
     expect(value(change(7, pages(0x44000, 5, { type: 'shared' })))).toBe(base);
     expect(value(list.slice(0, -1))).toBe(base);
+    expect(value(list.filter((entry) => entry.kind !== 'parameter'))).not.toBe(base);
   });
   it.skipIf(!hasPython)('is what another language computes from the list of pages and their contents', () => {
-    expect(recomputed('tdx-mrtd.py', 'tdx', (visit) => measureTdx(list, visit))).toBe(
-      hex(measureTdx(list).value),
-    );
+    expect(recomputed('tdx-mrtd.py', 'tdx', (visit) => measureTdx(list, visit))).toBe(hex(measureTdx(list)));
   });
 });
 

@@ -1,21 +1,24 @@
 /** What a launch will be measured as, found without a machine: from the directives alone. */
+import type { Directive } from '../../launch/directives.ts';
+import type { PageVisitor } from './page.ts';
+import { measureSnp } from './snp.ts';
+import { measureTdx } from './tdx.ts';
 
-export interface MeasuredPage {
-  /** What the measurement makes of the page, in the words of the technology. */
-  readonly type: string;
-  readonly gpa: number;
-  /** SHA-384 of the contents where they are the launch's own and count; none where only the address counts. */
-  readonly digest?: Uint8Array;
-  /** The contents behind `digest`, valid during the call only. */
-  readonly contents?: Uint8Array;
-}
-
-/** Gets the pages in the order in which they are measured. */
-export type PageVisitor = (page: MeasuredPage) => void;
+export type { MeasuredPage, PageVisitor } from './page.ts';
 
 export interface Measurement {
   readonly technology: 'snp' | 'tdx';
-  /** What the value is called: `launch digest`, `MRTD`. */
-  readonly name: string;
+  /** What the value is called. */
+  readonly name: 'launch digest' | 'MRTD';
   readonly value: Uint8Array;
+}
+
+export function measureDirectives(
+  technology: Measurement['technology'],
+  directives: readonly Directive[],
+  visit?: PageVisitor,
+): Measurement {
+  return technology === 'snp'
+    ? { technology, name: 'launch digest', value: measureSnp(directives, visit) }
+    : { technology, name: 'MRTD', value: measureTdx(directives, visit) };
 }

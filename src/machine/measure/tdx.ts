@@ -3,24 +3,27 @@ import type { Directive } from '../../launch/directives.ts';
 import { eachPage } from '../../launch/directives.ts';
 import { finishMeasurement, measurePage, startMeasurement } from '../../silicon/tdx/attestation/mrtd.ts';
 import { sha384 } from '../../silicon/sha384.ts';
-import type { Measurement, PageVisitor } from './measurement.ts';
+import type { PageVisitor } from './page.ts';
+
+const NOTHING = new Uint8Array(0);
 
 /**
- * Contexts count for nothing: a TD's processors start in one architectural state. Shared pages are not added.
+ * Contexts count for nothing: a TD's processors start in one architectural state. Shared pages are not added; rooms for
+ * parameters are, without their contents.
  * `visit` costs a hash of each page, which MRTD itself does not need.
  */
-export function measureTdx(directives: readonly Directive[], visit?: PageVisitor): Measurement {
+export function measureTdx(directives: readonly Directive[], visit?: PageVisitor): Uint8Array {
   const state = startMeasurement();
   for (const entry of directives) {
-    if (entry.kind !== 'pages' || entry.type === 'shared') continue;
-    eachPage(entry, (gpa, contents) => {
-      measurePage(state, gpa, entry.measured ? contents : undefined);
+    if (entry.kind !== 'pages' && entry.kind !== 'parameter') continue;
+    if (entry.kind === 'pages' && entry.type === 'shared') continue;
+    const isMeasured = entry.kind === 'pages' && entry.measured;
+    eachPage({ data: NOTHING, ...entry }, (gpa, contents) => {
+      measurePage(state, gpa, isMeasured ? contents : undefined);
       visit?.(
-        entry.measured
-          ? { type: 'extended', gpa, digest: sha384(contents), contents }
-          : { type: 'added', gpa },
+        isMeasured ? { type: 'extended', gpa, digest: sha384(contents), contents } : { type: 'added', gpa },
       );
     });
   }
-  return { technology: 'tdx', name: 'MRTD', value: finishMeasurement(state) };
+  return finishMeasurement(state);
 }
