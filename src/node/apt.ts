@@ -16,17 +16,36 @@ import {
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { UserError } from './errors.ts';
-import type { Cache, CacheEntry } from './cache.ts';
+import { sha256, type Cache, type CacheEntry } from './cache.ts';
 
 const run = promisify(execFile);
-const NO_APT = 'this computer has no apt-get: give a kernel with --kernel FILE (bzImage, vmlinux or .deb)';
+const NO_APT =
+  'this computer has no apt-get: give --kernel FILE (bzImage, vmlinux or .deb) and --initrd FILE, or a --cache-dir that was filled elsewhere';
+
+/** Against the size and SHA-256 of `--print-uris`: 'URI' FILE SIZE SHA256:HASH. */
+function isAnnounced(bytes: Uint8Array, announced: string): boolean {
+  const match = /^'[^']*' \S+ (\d+)(?: SHA256:([0-9a-f]{64}))?/m.exec(announced);
+  if (match === null) return false;
+  return bytes.length === Number(match[1]) && (match[2] === undefined || match[2] === sha256(bytes));
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM';
+  }
+}
 
 export class Apt {
+  readonly #all: string;
   readonly #state: string;
   #updated = false;
 
   constructor(cache: Cache) {
-    this.#state = join(cache.dir, 'apt', `${process.pid}-${randomBytes(6).toString('hex')}`);
+    this.#all = join(cache.dir, 'apt');
+    this.#state = join(this.#all, `${process.pid}-${randomBytes(6).toString('hex')}`);
   }
 
   #options(): string[] {
@@ -66,7 +85,7 @@ export class Apt {
         message.split('\n')[0] ??
         'failed';
       throw new UserError(
-        `${tool} ${args.join(' ')} failed (${reason.trim()}): check apt's sources and the network, or give a kernel with --kernel FILE`,
+        `${tool} ${args.join(' ')} failed (${reason.trim()}): check apt's sources and the network, or give --kernel FILE and --initrd FILE`,
       );
     }
   }
@@ -75,11 +94,20 @@ export class Apt {
   async update(): Promise<void> {
     if (this.#updated) return;
     process.once('exit', () => this.close());
+    this.#sweep();
     for (const folder of ['state/lists/partial', 'cache/archives/partial'])
       mkdirSync(join(this.#state, folder), { recursive: true });
     if (!existsSync(join(this.#state, 'status'))) writeFileSync(join(this.#state, 'status'), '');
     await this.#exec('apt-get', ['update', '-q']);
     this.#updated = true;
+  }
+
+  /** What processes left that were killed. */
+  #sweep(): void {
+    for (const folder of existsSync(this.#all) ? readdirSync(this.#all) : []) {
+      const pid = parseInt(folder, 10);
+      if (pid > 0 && !isAlive(pid)) rmSync(join(this.#all, folder), { recursive: true, force: true });
+    }
   }
 
   /** Removes the lists: they are asked for anew when they are needed again. */
@@ -119,11 +147,19 @@ export class Apt {
     await this.update();
     const folder = mkdtempSync(join(this.#state, 'download-'));
     try {
+      const announced = await this.#exec(
+        'apt-get',
+        ['download', '--print-uris', '-q', `${name}:amd64`],
+        folder,
+      );
       await this.#exec('apt-get', ['download', '-q', `${name}:amd64`], folder);
       const [file] = readdirSync(folder).filter((entry) => entry.endsWith('.deb'));
       if (file === undefined)
         throw new UserError(`apt-get download ${name} left no file: check apt's sources`);
-      return cache.write(file, readFileSync(join(folder, file)));
+      const bytes = readFileSync(join(folder, file));
+      if (!isAnnounced(bytes, announced))
+        throw new UserError(`the download of ${name} is cut off or altered: run it again`);
+      return cache.write(file, bytes);
     } finally {
       rmSync(folder, { recursive: true, force: true });
     }

@@ -9,7 +9,8 @@ import {
 } from '../machine/configurations.ts';
 import type { Machine } from '../machine/machine.ts';
 import { checkInitrd } from './initrd.ts';
-import { sentence } from '../launch/outcome.ts';
+import { checkKernel, checkMemory } from '../launch/kernel-check.ts';
+import { sentence, type Failure } from '../launch/outcome.ts';
 import type { EventSink } from '../seats/events.ts';
 import { findCpuModel, type CpuModel } from '../x86/cpuid.ts';
 import type { BootOptions } from './boot.ts';
@@ -43,6 +44,7 @@ export async function prepare(
   sink: EventSink,
 ): Promise<Prepared> {
   const configuration = findConfiguration(options.configuration) as Configuration;
+  expectGood(checkMemory(options.memory));
   const kernel = await resolveKernel(
     {
       ...(options.kernel === undefined ? {} : { file: options.kernel }),
@@ -51,6 +53,7 @@ export async function prepare(
     },
     source,
   );
+  expectGood(checkKernel(kernel.image));
   const initrd =
     options.initrd === undefined
       ? await defaultInitramfs(options, source, kernel.modules)
@@ -69,6 +72,11 @@ export async function prepare(
     sink,
   };
   return { configuration, request, kernel };
+}
+
+/** Bad input costs no download. */
+function expectGood(outcome: { readonly ok: true } | Failure): void {
+  if (!outcome.ok) throw new UserError(sentence(outcome.error));
 }
 
 function commandLine(options: BootOptions): string {

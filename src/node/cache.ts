@@ -16,6 +16,7 @@ import {
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { UserError } from './errors.ts';
+import { errorCode } from './output.ts';
 
 export function defaultCacheDir(): string {
   const base = process.env['XDG_CACHE_HOME'];
@@ -33,6 +34,9 @@ export interface CacheEntry {
   readonly bytes: number;
 }
 
+/** Of a process that was killed while it wrote. */
+const LEFT_OVER = /^\.(?:[0-9a-f]{16}\.tmp|probe-[0-9a-f]{12})$/;
+
 export class Cache {
   readonly dir: string;
 
@@ -49,25 +53,31 @@ export class Cache {
       rmSync(probe);
     } catch (error) {
       throw new UserError(
-        `cannot write to the cache folder ${this.dir} (${(error as NodeJS.ErrnoException).code ?? 'error'}): give another one with --cache-dir`,
+        `cannot write to the cache folder ${this.dir} (${errorCode(error)}): give another one with --cache-dir`,
       );
     }
   }
 
   list(): CacheEntry[] {
-    if (!existsSync(this.dir)) return [];
     const entries: CacheEntry[] = [];
-    for (const file of readdirSync(this.dir).sort()) {
+    for (const file of this.#files()) {
       const match = /^(.+)\.([0-9a-f]{64})$/.exec(file);
-      if (match === null) continue;
-      entries.push({
-        file,
-        name: match[1] as string,
-        sha256: match[2] as string,
-        bytes: statSync(join(this.dir, file)).size,
-      });
+      // Another process may clear the folder meanwhile.
+      const stat = match === null ? undefined : statSync(join(this.dir, file), { throwIfNoEntry: false });
+      if (match === null || stat?.isFile() !== true) continue;
+      entries.push({ file, name: match[1] as string, sha256: match[2] as string, bytes: stat.size });
     }
     return entries;
+  }
+
+  #files(): string[] {
+    try {
+      return existsSync(this.dir) ? readdirSync(this.dir).sort() : [];
+    } catch (error) {
+      throw new UserError(
+        `cannot read the cache folder ${this.dir} (${errorCode(error)}): give another one with --cache-dir`,
+      );
+    }
   }
 
   /** The bytes of an entry, or undefined when they are not what the name says; then the file is removed. */
@@ -79,7 +89,7 @@ export class Cache {
       return undefined;
     }
     if (sha256(bytes) === entry.sha256) return bytes;
-    rmSync(join(this.dir, entry.file), { force: true });
+    this.#remove(entry.file);
     return undefined;
   }
 
@@ -99,7 +109,7 @@ export class Cache {
     } catch (error) {
       rmSync(temporary, { force: true });
       throw new UserError(
-        `cannot write ${file} to the cache folder ${this.dir} (${(error as Error).message}): free some room or give another one with --cache-dir`,
+        `cannot write ${file} to the cache folder ${this.dir} (${errorCode(error)}): free some room or give another one with --cache-dir`,
       );
     }
     return { file, name, sha256: hash, bytes: bytes.length };
@@ -113,10 +123,22 @@ export class Cache {
     return { good, bad };
   }
 
+  /** Removes what is ours and nothing else; says how many files that were. */
   clear(): number {
     const entries = this.list();
-    for (const { file } of entries) rmSync(join(this.dir, file), { force: true });
-    rmSync(join(this.dir, 'apt'), { recursive: true, force: true });
+    for (const { file } of entries) this.#remove(file);
+    for (const file of this.#files()) if (LEFT_OVER.test(file)) this.#remove(file);
+    this.#remove('apt');
     return entries.length;
+  }
+
+  #remove(file: string): void {
+    try {
+      rmSync(join(this.dir, file), { force: true, recursive: true });
+    } catch (error) {
+      throw new UserError(
+        `cannot remove ${file} from the cache folder ${this.dir} (${errorCode(error)}): remove it yourself`,
+      );
+    }
   }
 }

@@ -11,11 +11,12 @@ const ENDINGS: Readonly<Record<string, string>> = { gzip: '.gz', xz: '.xz', zstd
 export async function checkInitrd(bytes: Uint8Array, path: string): Promise<Uint8Array> {
   const where = `initrd ${path}`;
   let at = 0;
+  let archives = 0;
   while (at < bytes.length) {
     const format = initrdFormat(bytes, at);
     if (format === undefined)
       throw new UserError(
-        at === 0
+        archives === 0
           ? `${where} is neither a cpio archive nor compressed nor a file system: give one that the kernel can unpack`
           : `${where} has something unknown at byte 0x${at.toString(16)}: make or fetch it again`,
       );
@@ -29,6 +30,7 @@ export async function checkInitrd(bytes: Uint8Array, path: string): Promise<Uint
       const outcome = checkCpio(bytes, at, where);
       if (!outcome.ok) throw new UserError(sentence(outcome.error));
       at = outcome.end;
+      archives++;
       continue;
     }
     const ending = ENDINGS[format];

@@ -134,6 +134,7 @@ export async function packageBytes(
   name: string,
   source: PackageSource,
 ): Promise<{ bytes: Uint8Array; entry: CacheEntry }> {
+  let damaged = false;
   const cached = (): { bytes: Uint8Array; entry: CacheEntry } | undefined => {
     const entries = source.cache
       .find((file) => file.startsWith(`${name}_`))
@@ -141,6 +142,7 @@ export async function packageBytes(
     for (const entry of entries) {
       const bytes = source.cache.read(entry);
       if (bytes !== undefined) return { bytes, entry };
+      damaged = true;
     }
     return undefined;
   };
@@ -148,7 +150,7 @@ export async function packageBytes(
   if (known !== undefined && source.fresh !== true) return known;
   if (source.offline)
     throw new UserError(
-      `package ${name} is not in the cache ${source.cache.dir}: run once without --offline`,
+      `package ${name} ${damaged ? 'was damaged' : 'is not'} in the cache ${source.cache.dir}: run once without --offline`,
     );
   source.cache.prepare();
   source.say(`downloading ${name}`);
@@ -184,7 +186,7 @@ export async function defaultKernelPackage(source: PackageSource): Promise<strin
 /** A metapackage (linux-image-cloud-amd64) stands for the image that it depends on. */
 export async function resolvePackage(name: string, source: PackageSource): Promise<string> {
   if (
-    /^linux-image-(unsigned-)?\d/.test(name) ||
+    !/^linux-image-(?!(unsigned-)?\d+\.\d+\.\d)/.test(name) ||
     source.offline ||
     source.cache.find((file) => file.startsWith(`${name}_`)).length > 0
   )
