@@ -9,6 +9,7 @@
  */
 
 import { EVENT, EVENT_CLASS } from '../abi/events.ts';
+import { REGISTER } from '../abi/hyperv/registers.ts';
 import { pressPowerButton } from '../chipset/partition/board.ts';
 import { partitionAdvance, partitionNextEvent } from '../chipset/partition/clock.ts';
 import {
@@ -39,7 +40,7 @@ import { serialInput } from '../chipset/partition/serial.ts';
 import { partitionVp } from '../chipset/partition/state.ts';
 import type { HostAction } from '../seats/actions.ts';
 import type { EventSink } from '../seats/events.ts';
-import type { Completion, Exit, IoExit } from '../seats/exits.ts';
+import type { Completion, Exit, HypercallExit, IoExit } from '../seats/exits.ts';
 import type { HostView } from '../seats/host-view.ts';
 import type { HostConfig } from './config.ts';
 import { HYPERCALLS } from './hypercalls.ts';
@@ -93,6 +94,7 @@ function answer(call: HostCall, vp: VpState, exit: Exit): Completion {
     case 'cr8':
       return answerCr8(vp, exit);
     case 'hypercall': {
+      if (call.sink.mask & EVENT_CLASS.hypercall) hypercallFromGuest(call, vp, exit);
       const answered = answerHypercall(call, vp, exit, HYPERCALLS, { call, vp });
       if (answered !== undefined) return answered;
       // The test board answers as a hypervisor that does not know the call: kvm-unit-tests' hypercall test asks that.
@@ -113,6 +115,16 @@ function answer(call: HostCall, vp: VpState, exit: Exit): Completion {
     default:
       return assertNever(exit);
   }
+}
+
+/** Of an ordinary partition every hypercall is the guest's own. */
+function hypercallFromGuest(
+  { view, sink, now }: HostCall,
+  { index }: VpState,
+  { long }: HypercallExit,
+): void {
+  const control = view.getRegister(index, long ? REGISTER.rcx : REGISTER.rax)?.[0] ?? 0;
+  sink.emit(EVENT.hypercallRoute, now, index, control & 0xffff, 0, -1, 0);
 }
 
 function assertNever(exit: never): never {

@@ -4,7 +4,8 @@ import { PRIVILEGE_HIGH } from '../abi/hyperv/cpuid.ts';
 import { CALL, STATUS } from '../abi/hyperv/hypercall.ts';
 import * as inputs from '../abi/hyperv/inputs.ts';
 import { MESSAGE, PAYLOAD_SIZE } from '../abi/hyperv/synic.ts';
-import { EVENT, EVENT_CLASS } from '../abi/events.ts';
+import { EVENT, EVENT_CLASS, PAGE_USE } from '../abi/events.ts';
+import { CHANNEL_MESSAGE, initiateContact } from '../abi/vmbus/messages.ts';
 import { setU32, u32 } from '../abi/record.ts';
 import {
   done,
@@ -100,6 +101,7 @@ function post({ call }: Caller, { input }: Hypercall): HypercallAnswer {
 function toVmbus(call: HostCall, body: Uint8Array): void {
   const { state, sink } = call;
   const listened = (sink.mask & EVENT_CLASS.vmbus) !== 0;
+  if (sink.mask & EVENT_CLASS.page) monitorPages(call, body);
   if (listened) sink.emit(EVENT.vmbusReceived, call.now, 0, messageKind(body), body.length, 0, 0);
   for (const { vp, sint, payload } of vmbusReceive(state.vmbus, body, state.vps.length)) {
     const target = state.vps[vp];
@@ -107,6 +109,14 @@ function toVmbus(call: HostCall, body: Uint8Array): void {
     if (listened) sink.emit(EVENT.vmbusSent, call.now, vp, messageKind(payload), payload.length, 0, 0);
     postMessage(call, target, sint, { type: MESSAGE.vmbus, sender: 0n, payload, timer: -1 });
   }
+}
+
+/** The pages on which both sides could see each other's signals, named by INITIATE_CONTACT. */
+function monitorPages({ sink, now }: HostCall, body: Uint8Array): void {
+  if (messageKind(body) !== CHANNEL_MESSAGE.initiateContact || !initiateContact.fits(body)) return;
+  const { monitorPage1, monitorPage2 } = initiateContact.read(body);
+  for (const gpa of [monitorPage1, monitorPage2])
+    sink.emit(EVENT.pageUse, now, 0, Number(gpa), PAGE_USE.monitor, 0, 0);
 }
 
 function messageKind(payload: Uint8Array): number {

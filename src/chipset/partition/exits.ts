@@ -5,7 +5,7 @@
 import { REGISTER } from '../../abi/hyperv/registers.ts';
 import { FEATURE } from '../../abi/hyperv/cpuid.ts';
 import { readControl, type Control } from '../../abi/hyperv/hypercall.ts';
-import { EVENT, EVENT_CLASS } from '../../abi/events.ts';
+import { EVENT, EVENT_CLASS, PAGE_USE } from '../../abi/events.ts';
 import { setU32 } from '../../abi/record.ts';
 import type {
   Completion,
@@ -172,6 +172,10 @@ export function answerHypercall<Context>(
     return { kind: 'again' };
   }
   trace(call, vp, control, outcome.status, outcome.reps);
+  if (!control.fast && sink.mask & EVENT_CLASS.page) {
+    useOf(call, vp, inputRegister, PAGE_USE.hypercallInput);
+    useOf(call, vp, outputRegister, PAGE_USE.hypercallOutput);
+  }
   return value(outcome.status, outcome.reps);
 }
 
@@ -179,6 +183,12 @@ function trace(call: PartitionCall, vp: VpState, control: Control, status: numbe
   if (call.sink.mask & EVENT_CLASS.hypercall) {
     call.sink.emit(EVENT.hypercall, call.now, vp.index, control.code, status, reps, control.fast ? 1 : 0);
   }
+}
+
+/** A register that named a page of parameters; 0 stands for none. */
+function useOf({ sink, now }: PartitionCall, vp: VpState, [low, high]: Halves, use: number): void {
+  const gpa = high * 0x1_0000_0000 + low;
+  if (gpa !== 0) sink.emit(EVENT.pageUse, now, vp.index, gpa, use, 0, 0);
 }
 
 function setControl({ view }: PartitionCall, vp: VpState, long: boolean, [low, high]: Halves): void {

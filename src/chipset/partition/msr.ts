@@ -14,7 +14,7 @@ import {
   SYNTHETIC_LAST,
 } from '../../abi/hyperv/msr.ts';
 import { PAGE_SIZE } from '../../abi/hyperv/pages.ts';
-import { EVENT, EVENT_CLASS } from '../../abi/events.ts';
+import { EVENT, EVENT_CLASS, PAGE_USE } from '../../abi/events.ts';
 import { exact, highHalf, join, lowHalf } from '../../abi/record.ts';
 import { nextReferenceTscPage, referenceCount } from '../reference-time.ts';
 import { enabledPage, synicCancelTimer, synicReadMsr, synicWriteMsr, type Pair } from '../synic.ts';
@@ -341,8 +341,21 @@ function writeSynic(call: PartitionCall, vp: VpState, lo: number, hi: number, in
     if (!movePage(call, slot, lo, hi)) return false;
   }
   if (!synicWriteMsr(vp.synic, index, lo, hi)) return false;
+  if (index === MSR.simp || index === MSR.siefp) synicPageUse(call, vp, index, lo, hi);
   deliverMessages(call, vp);
   return true;
+}
+
+function synicPageUse(
+  { sink, now }: PartitionCall,
+  vp: VpState,
+  index: number,
+  lo: number,
+  hi: number,
+): void {
+  if ((lo & 1) === 0 || (sink.mask & EVENT_CLASS.page) === 0) return;
+  const use = index === MSR.simp ? PAGE_USE.synicMessages : PAGE_USE.synicEventFlags;
+  sink.emit(EVENT.pageUse, now, vp.index, hi * 0x1_0000_0000 + ((lo & ~0xfff) >>> 0), use, 0, 0);
 }
 
 function writeTimer(call: PartitionCall, vp: VpState, lo: number, hi: number, index: number): boolean {

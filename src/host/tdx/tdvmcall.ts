@@ -291,6 +291,9 @@ function setupEventNotifyInterrupt(vmcall: Vmcall): bigint {
   return success;
 }
 
+/** RCX, bits 53:52: the VM of the TD that called; 0 is L1. */
+const callerOf = ({ registers }: Vmcall): number => Number(((registers[1] ?? 0n) >> 52n) & 3n);
+
 /** R10: control, RDX and R8: input and output; R11: result. Calls that take long are continued here, not by the guest. */
 const MOST_CONTINUATIONS = 4096;
 
@@ -324,6 +327,10 @@ function hypercall(vmcall: Vmcall): void {
     },
   };
   const inner = { ...call, view };
+  if (call.sink.mask & EVENT_CLASS.hypercall) {
+    const code = Number((registers[R.r10] ?? 0n) & 0xffffn);
+    call.sink.emit(EVENT.hypercallRoute, call.now, vp.index, code, callerOf(vmcall), -1, 0);
+  }
   for (let k = 0; k < MOST_CONTINUATIONS; k++) {
     const answer = answerHypercall(inner, vp, { kind: 'hypercall', long: true, cpl: 0 }, HYPERCALLS, {
       call: inner,

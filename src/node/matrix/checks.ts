@@ -276,9 +276,11 @@ const CHECKS: Readonly<Record<string, Check>> = {
   },
   transitions: (o, facts) => {
     const calls = count(o.counts.visibility, () => true);
+    // The host sees that a MapGPA came from the TD, and the module alone from which VM of it.
     const requests =
       operations(o, facts.guestContext, PRIVILEGED_OPERATION.pageStateChange) +
-      operations(o, facts.guestContext, PRIVILEGED_OPERATION.mapGpa);
+      operations(o, facts.guestContext, PRIVILEGED_OPERATION.mapGpa) +
+      (facts.paravisor ? 0 : operations(o, -1, PRIVILEGED_OPERATION.mapGpa));
     return facts.paravisor
       ? both(
           outcome(calls > 0, `${calls} visibility calls to the paravisor`),

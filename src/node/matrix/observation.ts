@@ -69,6 +69,8 @@ export const KEYS = {
 
 const PAGE_BYTES = 4096;
 const MAP_PARTS = 128;
+/** Above it lie the bits by which an address says that it is private or shared (C-bit, vTOM, shared bit). */
+const ALIAS = 2 ** 40;
 /** A sample of the page map for so much virtual time. */
 const SAMPLE_NS = 20_000_000;
 
@@ -194,7 +196,7 @@ function keyOf(type: number, a: number, b: number, c: number, d: number): string
     b,
     c,
     d,
-    page: Math.floor(a / PAGE_BYTES) * PAGE_BYTES,
+    page: Math.floor((a % ALIAS) / PAGE_BYTES) * PAGE_BYTES,
   };
   return (ARGUMENTS.get(type) ?? []).map((name) => values[name]).join(' ');
 }
