@@ -1,6 +1,6 @@
 /** Decodes basic blocks into records, finds them again, and drops them when their code changes. */
 import { decode, Insn, type DecodeMode } from './decoder.ts';
-import type { Entry, OpcodeTable } from './encoding.ts';
+import type { Entry, OpcodeTable, OperandKind } from './encoding.ts';
 import { variantKey } from './encoding.ts';
 import { CASE, CPU, FS, GS, JUMP, MODE, PAGEFLAG, REC, RECFLAG, SEG, SS, TLB, segField } from './layout.ts';
 import type { MemoryPlan } from './memory-plan.ts';
@@ -538,18 +538,23 @@ export class Blocks {
   }
 }
 
-/** `writes`: all status flags, reading none; `keeps`: neither reads nor writes; both without any fault. */
+/**
+ * `writes`: all status flags, reading none; `keeps`: shows none to anybody, and may write some; both without any fault. What
+ * is dead behind a shift or an increment is dead in front of it.
+ */
 type FlagUse = 'writes' | 'keeps' | 'other';
 const WRITES_FLAGS = new Set(['add', 'or', 'and', 'sub', 'xor', 'cmp', 'test', 'neg', 'imul']);
-const KEEPS_FLAGS = new Set(['mov', 'lea', 'movzx', 'movsx', 'movsxd', 'not', 'nop', 'bswap']);
+const KEEPS_FLAGS = new Set([
+  ...['mov', 'lea', 'movzx', 'movsx', 'movsxd', 'not', 'nop', 'bswap'],
+  ...['inc', 'dec', 'rol', 'ror', 'shl', 'shr', 'sar'],
+]);
+/** General registers, immediates, CL and the 1 of a shift. */
+const PLAIN_OPERANDS: ReadonlySet<OperandKind> = new Set(['E', 'G', 'Z', 'I', 'M', 'fixed', 'one']);
 
 /** Of a register form. MOV to segment, control and debug registers is another definition of that name: it may fault. */
 function flagUse(entry: Entry): FlagUse {
   if (WRITES_FLAGS.has(entry.def.name)) return 'writes';
-  if (
-    KEEPS_FLAGS.has(entry.def.name) &&
-    entry.operands.every(({ kind }) => 'EGZI'.includes(kind) || kind === 'M')
-  )
+  if (KEEPS_FLAGS.has(entry.def.name) && entry.operands.every(({ kind }) => PLAIN_OPERANDS.has(kind)))
     return 'keeps';
   return 'other';
 }

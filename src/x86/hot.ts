@@ -180,4 +180,7 @@ export const HOT_FORMS: readonly string[] = [
   'cmove 0F44 /r Gv!,Ev 8r',
   'cmovb 0F42 /r Gv!,Ev 4r',
   'setne 0F95 /r Eb= 1r',
+  'seta 0F97 /r Eb= 1r',
+  'and 80 /4 lock Eb!,Ib 1r',
+  'mov C7 /0 Ev=,Iz 4r',
 ];

@@ -54,6 +54,30 @@ export class InterpSem extends Sem {
   override setFlags(kind: number, values: { a?: Val; b?: Val; r: Val }): void {
     if (!this.#deadFlags) super.setFlags(kind, values);
   }
+  override get flagsDead(): boolean {
+    return this.#deadFlags;
+  }
+  /** In the hot switch the kinds that additions, comparisons and steps leave are looked at in line. */
+  override carry(): Val {
+    const { f, cpu } = this;
+    if (!this.#hot) return super.carry();
+    const kind = f.let(f.load('32', cpu, CPU.flagKind));
+    const a = f.let(f.load('64', cpu, CPU.flagA));
+    const b = f.let(f.load('64', cpu, CPU.flagB));
+    const r = f.let(f.load('64', cpu, CPU.flagR));
+    const sign = (value: Val): Val => value.shrU(63).wrap();
+    const other = (): Val =>
+      f.ifValue(
+        kind.eq(FLAGS.inc).or(kind.eq(FLAGS.dec)),
+        () => b.wrap(),
+        () => f.callValue(this.lib('carry_flag'), cpu),
+      );
+    return f.ifValue(
+      kind.eq(FLAGS.sub),
+      () => sign(a.not().and(b).or(a.not().or(b).and(r))),
+      () => f.ifValue(kind.eq(FLAGS.add), () => sign(a.and(b).or(a.or(b).and(r.not()))), other),
+    );
+  }
   /** In the hot switch the kinds that comparisons leave are looked at in line. */
   override condition(cc: number): Val {
     const { f, cpu } = this;

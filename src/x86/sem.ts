@@ -224,6 +224,10 @@ export abstract class Sem {
   }
 
   // Status flags.
+  /** Nobody can see the status flags that the instruction sets: what only they need may be left out. */
+  get flagsDead(): boolean {
+    return false;
+  }
   setFlags(kind: number, values: { a?: Val; b?: Val; r: Val }): void {
     this.setField32(CPU.flagKind, kind);
     if (values.a) this.setField64(CPU.flagA, values.a);

@@ -165,6 +165,10 @@ export const arithmeticDefs: readonly Def[] = [
       const b = three ? e.get(2) : e.get(1);
       if (e.size === 8) {
         const r = e.f.let(a.mul(b));
+        if (e.flagsDead) {
+          e.set(0, r);
+          return;
+        }
         const high = e.callValue('mul_high_s', a, b);
         e.set(0, r);
         e.setFlags(FLAGS.mul, { a: high.ne(r.shrS(63)).zext(), r });
