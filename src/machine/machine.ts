@@ -355,7 +355,7 @@ export class Machine {
     this.#book(cpu);
   }
 
-  /** True when the exit was the host's. */
+  /** True when the context that ran is left. */
   #routed(platform: Platform, vp: number, routed: Routed): boolean {
     this.#exits++;
     const kind = EXIT_KINDS.indexOf(routed.cause);
@@ -373,9 +373,10 @@ export class Machine {
       case 'silicon':
       case 'guest':
         return false;
+      // What runs now may be a program: it is entered anew.
       case 'context':
         this.#now += EXIT_TICKS;
-        return false;
+        return true;
       case 'host':
         this.#answered(platform, vp, routed.exit);
         return true;

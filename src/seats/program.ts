@@ -4,6 +4,7 @@
  * What it knows lies in its state (plain data, part of snapshots) and in guest memory; it works through its seat.
  */
 import type { EventSink } from './events.ts';
+import type { CpuidRegisters } from './exits.ts';
 
 export interface Program<Seat, ProgramExit> {
   /** Which program it is: in snapshots and reports. */
@@ -75,15 +76,24 @@ export type TdcallRegisters = readonly [
 
 /** L1 of a partitioned TD: the guest side of the TDX module. */
 export interface L1Seat extends Seat {
-  /** TDG.* leaves that return to their caller (not VP.VMCALL, not VP.ENTER). */
-  tdcall(registers: TdcallRegisters): TdcallRegisters;
+  /**
+   * TDG.* leaves that return to their caller (not VP.VMCALL, not VP.ENTER). `undefined`: the host must act first (a page or
+   * a table is missing); leave with the same registers as a `tdcall` exit, and find the result in `registers`.
+   */
+  tdcall(registers: TdcallRegisters): TdcallRegisters | undefined;
   /** General registers (RAX RCX RDX RBX RSP RBP RSI RDI R8-R15) that the host or the module left. */
   readonly registers: readonly bigint[];
+  /** CPUID as L1 has it; `undefined`: #VE. */
+  cpuid(leaf: number, subleaf: number): CpuidRegisters | undefined;
+  /** Takes the highest interrupt that waits in L1's virtual APIC, and ends it: its vector, or -1. */
+  takeInterrupt(): number;
 }
 
 export type L1Exit =
   /** TDG.VP.VMCALL: registers in encoding order; RCX is the mask of those that the host sees. */
   | { readonly kind: 'tdvmcall'; readonly registers: readonly bigint[] }
+  /** A leaf for which the host must act: it is carried out again until it ends. */
+  | { readonly kind: 'tdcall'; readonly registers: TdcallRegisters }
   /** TDG.VP.ENTER: the next entry of this program has the L2 exit in its registers. */
   | { readonly kind: 'vp-enter'; readonly registers: TdcallRegisters };
 export type L1Program = Program<L1Seat, L1Exit>;

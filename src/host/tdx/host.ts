@@ -14,7 +14,7 @@ import { hostNextEvent, type HostStep, type HostWorld } from '../host.ts';
 import { nextTurn, type Turn } from '../scheduler.ts';
 import { runtimeOf, type VpState } from '../state.ts';
 import { launchTd } from './launch.ts';
-import { augment, backingOf, isShared, PAGE, type TdMemory } from './memory.ts';
+import { addTables, augment, backingOf, entryOf, isShared, PAGE, type TdMemory } from './memory.ts';
 import { quotesAdvance, quotesNextEvent } from './quote.ts';
 import type { TdxCall, TdxHostState } from './state.ts';
 import { serveVmcall, sharedBit } from './tdvmcall.ts';
@@ -65,6 +65,8 @@ const enter = (registers: readonly bigint[], xmm?: Uint8Array): Completion => ({
   ...(xmm === undefined ? {} : { xmm }),
 });
 
+const NOTHING: Extract<Completion, { kind: 'td-enter' }> = { kind: 'td-enter', registers: [] };
+
 function answer(call: TdxCall, vp: VpState, { registers, xmm }: TdExit): Completion {
   const rax = registers[0] ?? 0n;
   const code = statusCode(rax);
@@ -79,8 +81,7 @@ function answer(call: TdxCall, vp: VpState, { registers, xmm }: TdExit): Complet
       return enter(values, xmm);
     }
     case EXIT_REASON.eptViolation:
-      eptViolation(call, vp, registers);
-      return enter([]);
+      return eptViolation(call, vp, registers) ? { ...NOTHING, resumeL1: true } : NOTHING;
     default:
       // An interrupt of the host's own, and the like: nothing to do.
       return enter([]);
@@ -104,26 +105,40 @@ function ended(call: TdxCall, vp: VpState, code: number, rax: bigint): void {
 
 const text = (line: string): Uint8Array => Uint8Array.from(line, (c) => c.charCodeAt(0));
 
-function eptViolation(call: TdxCall, vp: VpState, registers: readonly bigint[]): void {
+/** True: the L2 VM's exit is for L1, which knows what it has put there. */
+function eptViolation(call: TdxCall, vp: VpState, registers: readonly bigint[]): boolean {
   const { td } = call.state;
   const memory: TdMemory = { view: call.view, td };
   const address = registers[8] ?? 0n;
   const bit = sharedBit(call);
   const extended = registers[2] ?? 0n;
   const gpa = Number(address & (bit - 1n));
-  const stuck = (what: string): void => {
+  const fromL2 = (registers[10] ?? 0n) >> 32n !== 0n;
+  const stuck = (what: string): false => {
     const line = `VP ${vp.index}: ${what} at guest-physical address 0x${address.toString(16)}, and the host cannot help`;
     call.actions.push({ kind: 'crash', parameters: [address, registers[1] ?? 0n], message: text(line) });
+    return false;
   };
+  if (fromL2) {
+    // Memory that the host may still owe; all else, shared or not, is L1's to judge.
+    if ((address & bit) === 0n && backingOf(td, gpa) !== undefined && !isShared(memory, gpa))
+      if (augment(memory, gpa - (gpa % PAGE), 0)) return false;
+    return true;
+  }
   if ((address & bit) !== 0n) return stuck('access to shared memory that is not mapped, or code in it');
   if ((extended & 0xfn) === BigInt(EXTENDED_EPT.pending))
     return stuck('access to a private page that the guest has not accepted');
   if (backingOf(td, gpa) === undefined) return stuck('access to private memory that there is none of');
+  if ((extended & 0xfn) === BigInt(EXTENDED_EPT.attributes)) addTables(memory, gpa, 1);
   // A page that the guest shares and uses as private: what it did before is lost, and it must accept a new one.
   const level = (extended & 0xfn) === BigInt(EXTENDED_EPT.accept) && ((extended >> 32n) & 7n) === 1n ? 1 : 0;
   if (isShared(memory, gpa)) return stuck('private access to a page that the guest shares');
-  if (level === 1 && augment(memory, gpa, 1)) return;
-  if (!augment(memory, gpa - (gpa % PAGE), 0)) stuck('access to a private page that the host cannot add');
+  if (level === 1 && augment(memory, gpa, 1)) return false;
+  if ((extended & 0xfn) === BigInt(EXTENDED_EPT.attributes) && entryOf(memory, gpa).state !== 'free')
+    return false;
+  if (!augment(memory, gpa - (gpa % PAGE), 0))
+    return stuck('access to a private page that the host cannot add');
+  return false;
 }
 
 export function tdxAdvance(state: TdxHostState, world: HostWorld): readonly HostAction[] {

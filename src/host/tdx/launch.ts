@@ -11,7 +11,18 @@ import { isError } from '../../abi/tdx/status.ts';
 import { eachPage } from '../../abi/page-runs.ts';
 import type { Directive, PagesDirective } from '../../seats/launch.ts';
 import type { TdxHostView } from '../../seats/tdx.ts';
-import { addTables, BLOCK, PAGE, backingOf, must, share, takePage, type TdMemory } from './memory.ts';
+import {
+  addTables,
+  augment,
+  BLOCK,
+  PAGE,
+  backingOf,
+  entryOf,
+  must,
+  share,
+  takePage,
+  type TdMemory,
+} from './memory.ts';
 import type { TdxHostState } from './state.ts';
 
 const TDCS_PAGES = 9;
@@ -76,8 +87,24 @@ export function launchTd(
     else addPages(memory, directive, buffer);
   }
   must(memory, TDH.mrFinalize, { rcx: tdr });
+  // A program at L1 is not asked for each page: it finds all of its memory waiting to be accepted.
+  if (config.td.numL2Vms > 0) for (const { gpa, length } of td.regions) offer(memory, gpa, gpa + length);
   td.freePages.push(buffer);
   return undefined;
+}
+
+/** Adds what is not there of a range of the guest's memory. */
+function offer(memory: TdMemory, start: number, end: number): void {
+  for (let gpa = start; gpa < end;) {
+    const entry = entryOf(memory, gpa);
+    const whole = gpa % BLOCK === 0 && gpa + BLOCK <= end;
+    if (whole && entry.level === 1 && entry.state === 'free' && augment(memory, gpa, 1)) {
+      gpa += BLOCK;
+      continue;
+    }
+    if (entry.state === 'free') augment(memory, gpa, 0);
+    gpa += PAGE;
+  }
 }
 
 function addPages(memory: TdMemory, run: PagesDirective, buffer: number): void {

@@ -39,8 +39,9 @@ export function backingOf(td: TdBooks, gpa: number): number | undefined {
 
 const SPANS = [BLOCK, 512 * BLOCK, 512 * 512 * BLOCK] as const;
 
-/** Tables of the secure EPT down to `level` (1: for 4 KiB pages), for L1 and the first `vms` L2 VMs. */
-export function addTables(memory: TdMemory, gpa: number, level: 1 | 2, vms = 0): void {
+/** Tables of the secure EPT down to `level` (1: for 4 KiB pages), for L1 and every L2 VM. */
+export function addTables(memory: TdMemory, gpa: number, level: 1 | 2): void {
+  const vms = memory.td.l2Vms;
   const none = 0xffff_ffff_ffff_ffffn;
   for (let table = 3; table >= level; table--) {
     const base = Math.floor(gpa / (SPANS[table - 1] as number)) * (SPANS[table - 1] as number);
@@ -144,7 +145,15 @@ export function removePrivate(memory: TdMemory, start: number, end: number): voi
         continue;
       }
       must(memory, TDH.memTrack, { rcx: tdr });
-      must(memory, TDH.memPageDemote, { rcx: BigInt(base) | 1n, rdx: tdr, r8: BigInt(takePage(memory)) });
+      const tables = Array.from({ length: 1 + td.l2Vms }, () => BigInt(takePage(memory)));
+      must(memory, TDH.memPageDemote, {
+        rcx: BigInt(base) | 1n,
+        rdx: tdr,
+        r8: tables[0] ?? 0n,
+        r9: tables[1] ?? 0n,
+        r10: tables[2] ?? 0n,
+        r11: tables[3] ?? 0n,
+      });
       continue;
     }
     if (entry.level === 1) {

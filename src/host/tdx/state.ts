@@ -33,6 +33,8 @@ export interface PendingQuote {
 export interface TdBooks {
   tdr: number;
   readonly tdvpr: number[];
+  /** L2 VMs of the TD. */
+  readonly l2Vms: number;
   /** Memory that the guest was given, and the system memory behind it: whole blocks of 2 MiB in the same order. */
   regions: readonly MemoryRange[];
   readonly backing: Record<number, number>;
@@ -61,6 +63,7 @@ export function createTdxHost(config: TdxHostConfig): TdxHostState {
     td: {
       tdr: 0,
       tdvpr: [],
+      l2Vms: config.td.numL2Vms,
       regions: [],
       backing: {},
       nextPage: 0,

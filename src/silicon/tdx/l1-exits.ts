@@ -22,16 +22,21 @@ import { isNativeLeaf, tdCpuid } from './cpuid.ts';
 import { EXIT_TDX } from './layout.ts';
 import { readMsr, writeMsr, type MsrOutcome } from './msr-access.ts';
 import { exitRegisters, type TdExitRegisters, type TdxModule } from './module.ts';
-import { contextRegisters } from './registers.ts';
+import { contextRegisters, type Registers } from './registers.ts';
 import { PAGE, SEPT, SHARED } from './tables.ts';
 import { tdcall } from './tdcall.ts';
+import type { L2ExitCause } from './l2-return.ts';
 import { injectVe, raiseNested, type VeCause } from './ve.ts';
 import type { VcpuState } from './state.ts';
 
 export type Destination =
   | { readonly to: 'silicon' | 'guest'; readonly cause: ExitKind }
   | { readonly to: 'host'; readonly cause: ExitKind; readonly exit: TdExitRegisters }
-  | { readonly to: 'l2'; readonly cause: ExitKind; readonly vm: number };
+  | { readonly to: 'l2'; readonly cause: ExitKind; readonly vm: number }
+  /** The exit of an L2 VM is in L1's registers. */
+  | { readonly to: 'l1'; readonly cause: ExitKind; readonly from: number }
+  /** The same, once the instruction that is done is behind itself. */
+  | { readonly to: 'l1-after'; readonly cause: ExitKind; readonly exit: L2ExitCause };
 
 interface L1 {
   readonly module: TdxModule;
@@ -63,7 +68,7 @@ export function routeL1(module: TdxModule, vcpu: VcpuState, cpu: number): Destin
     case EXIT_TDX.reservedAddress:
       return reservedAddress(l1);
     case EXIT_TDX.integrity:
-      return machineCheck(l1);
+      return machineCheck(module, vcpu);
     case EXIT.cpuid:
       return cpuid(l1, info, view.getUint32(cpu + CPU.raiseInfo2, true));
     case EXIT.rdmsr:
@@ -153,7 +158,7 @@ function routeTdcall(l1: L1): Destination {
       return { to: 'host', cause: 'nested-fault', exit: outcome.exit };
     case 'vmcall':
       complete(engine, cpu, { kind: 'done' });
-      return { to: 'host', cause: 'tdvmcall', exit: vmcallRegisters(module, vcpu, cpu) };
+      return { to: 'host', cause: 'tdvmcall', exit: vmcallRegisters(vcpu, contextRegisters(engine, cpu)) };
     case 'enter-l2':
       complete(engine, cpu, { kind: 'done' });
       return { to: 'l2', cause: 'context-entry', vm: outcome.vm };
@@ -161,12 +166,11 @@ function routeTdcall(l1: L1): Destination {
 }
 
 /** TDH.VP.ENTER's outputs for TDG.VP.VMCALL: the registers that RCX selects, zeros for the others. */
-export function vmcallRegisters(module: TdxModule, vcpu: VcpuState, cpu: number): TdExitRegisters {
+export function vmcallRegisters(vcpu: VcpuState, caller: Registers): TdExitRegisters {
   const mask = vcpu.vmcall ?? 0;
   const registers = [...exitRegisters(EXIT_REASON.tdcall)];
   registers[1] = BigInt(mask >>> 0) | (BigInt(vcpu.vm) << 52n);
-  for (let n = 2; n < 16; n++)
-    registers[n] = (mask >>> n) & 1 ? read64(module.engine, cpu + CPU.gpr + n * 8) : 0n;
+  for (let n = 2; n < 16; n++) registers[n] = (mask >>> n) & 1 ? caller.get(n) : 0n;
   return registers;
 }
 
@@ -250,7 +254,7 @@ function reservedAddress(l1: L1): Destination {
 }
 
 /** The line's check failed: a machine check in the TD, which is fatal to it. */
-function machineCheck({ module, vcpu }: L1): Destination {
+export function machineCheck(module: TdxModule, vcpu: VcpuState): Destination {
   module.td.fatal = true;
   for (const each of module.vcpus) if (each.state === 'ready') each.state = 'disabled';
   return {

@@ -53,6 +53,8 @@ export class TdxModule {
   readonly attestation: Attestation;
   readonly now: () => number;
   readonly msrMapOf: (vcpu: number, vm: number) => number;
+  /** L1 is a program instead of machine code. */
+  l1IsProgram = false;
   td: TdState;
   vcpus: VcpuState[];
 

@@ -135,6 +135,12 @@ export function nativeMsrMap(): Uint8Array {
   return map;
 }
 
+/** Whether the processor itself keeps a register, so that a context may have it without leaving. */
+export function nativeInProcessor(index: number, write: boolean): boolean {
+  const row = msrRow(index);
+  return (write ? row.write : row.read) === 'native';
+}
+
 /**
  * IA32_ARCH_CAPABILITIES of the part: RDCL_NO, IBRS_ALL, SKIP_L1DFL_VMENTRY, MDS_NO, IF_PSCHANGE_MC_NO, TAA_NO,
  * MISC_PACKAGE_CTLS clear, XAPIC_DISABLE (21: xAPIC cannot come back), SBDR_SSDP_NO, FBSDP_NO, PSDP_NO, PBRSB_NO.

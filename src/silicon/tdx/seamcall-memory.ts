@@ -311,11 +311,19 @@ export function memPageDemote(leaf: HostLeaf): bigint {
   if (at.state !== SEPT.blocked && at.state !== SEPT.pendingBlocked)
     return status(STATUS.gpaRangeNotBlocked, OPERAND.rcx);
   if (!tracked(module, at.gpa)) return status(STATUS.tlbTrackingNotDone, OPERAND.rcx);
-  const page = takePage(module, r8, OPERAND.r8, PAMT.sept);
-  if ('error' in page) return page.error;
-  td.septPages[septKey(0, 1, at.gpa)] = page.spa;
-  td.children++;
   const aliases = tables.aliases(at.gpa);
+  // An L2 VM with an alias needs a table of its own.
+  const operands = [r8, leaf.r9, leaf.r10, leaf.r11].slice(0, 1 + td.numL2Vms);
+  for (let vm = 1; vm <= td.numL2Vms; vm++)
+    if (tables.alias(at.gpa, vm) !== 0 && operands[vm] === 0n)
+      return status(STATUS.l2SeptPageNotProvided, OPERAND.r8 + vm);
+  for (const [vm, operand] of operands.entries()) {
+    if (vm > 0 && operand === 0n) continue;
+    const page = takePage(module, operand, OPERAND.r8 + vm, PAMT.sept);
+    if ('error' in page) return page.error;
+    td.septPages[septKey(vm, 1, at.gpa)] = page.spa;
+    td.children++;
+  }
   const state = at.state === SEPT.blocked ? SEPT.mapped : SEPT.pending;
   tables.setAliases(at.gpa, 1, 0);
   tables.setEntry(at.gpa, 1, SEPT.split);

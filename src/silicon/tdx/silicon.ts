@@ -2,13 +2,21 @@
 import { EVENT, EVENT_CLASS, INJECTION_OUTCOME } from '../../abi/events.ts';
 import { status, STATUS } from '../../abi/tdx/status.ts';
 import type { ContextEntry, InterruptSource, Waiting } from '../../seats/entry.ts';
+import type { L1Program } from '../../seats/program.ts';
 import type { Completion, Exit } from '../../seats/exits.ts';
 import { CPU, FLAG, PENDING, SHADOW } from '../../x86/layout.ts';
 import type { Engine } from '../../x86/engine.ts';
 import type { Clock, Entered, Routed, Silicon, SiliconPlan, SiliconSetup } from '../silicon.ts';
-import { inject, rflags, write64 } from '../vcpu.ts';
+import { inject, rflags } from '../vcpu.ts';
 import { tdxDefs } from './instructions.ts';
-import { routeL1, type Destination } from './l1-exits.ts';
+import { routeL1, vmcallRegisters, type Destination } from './l1-exits.ts';
+import { programLeaf, runL1, takeRegisters } from './l1-program.ts';
+import { deliverL2, pendingL2 } from './l2-events.ts';
+import { routeL2 } from './l2-exits.ts';
+import { applyMsrBitmaps } from './l2-fields.ts';
+import { l1Registers, returnToL1, storeState } from './l2-return.ts';
+import { contextRegisters } from './registers.ts';
+import { entryFailure, isStateValid } from './tdcall-partitioning.ts';
 import { PLATFORM } from './layout.ts';
 import { exitRegisters, TdxModule, type TdExitRegisters } from './module.ts';
 import { nativeMsrMap } from './msr.ts';
@@ -23,6 +31,8 @@ import { createTdxView } from './view.ts';
 export interface TdxOptions {
   /** L2 VMs that the module makes room for: 0 to 3. */
   readonly l2Vms: number;
+  /** What sits at L1 in the place of machine code. */
+  readonly l1?: L1Program;
 }
 
 const MSR_MAP_BYTES = 0x2000;
@@ -80,6 +90,7 @@ class TdxSilicon implements Silicon {
   readonly #engine: Engine;
   readonly #clock: Clock;
   readonly #module: TdxModule;
+  readonly #l1: L1Program | undefined;
 
   constructor(engine: Engine, clock: Clock, module: TdxModule, options: TdxOptions) {
     this.kind = tdxKind(options.l2Vms);
@@ -87,6 +98,8 @@ class TdxSilicon implements Silicon {
     this.#engine = engine;
     this.#clock = clock;
     this.#module = module;
+    this.#l1 = options.l1;
+    module.l1IsProgram = options.l1 !== undefined;
     this.view = createTdxView(module);
     const { tables } = module;
     /** The private page if there is one, else the shared one. */
@@ -170,7 +183,53 @@ class TdxSilicon implements Silicon {
       module.flushTlb(vp);
       vcpu.epoch = td.epoch;
     }
+    const program = this.#l1;
+    if (vcpu.vm === 0 && program !== undefined)
+      return { kind: 'program', run: () => this.#runL1(program, vp, vcpu) };
     return { kind: 'code', cpu: this.cpu(vp) };
+  }
+
+  /** One step of the program at L1, or of the leaf that waited for the host. */
+  #runL1(program: L1Program, vp: number, vcpu: VcpuState): { ticks: number; routed: Routed } {
+    const module = this.#module;
+    let ticks = 0;
+    if (!vcpu.l1Waits) {
+      const step = runL1(program, module, vcpu);
+      ticks = step.ticks;
+      takeRegisters(vcpu, step.exit);
+    }
+    vcpu.l1Waits = false;
+    const outcome = programLeaf(module, vcpu);
+    switch (outcome.kind) {
+      case 'done':
+      case 'fault':
+        return { ticks, routed: { route: 'silicon', cause: 'tdcall' } };
+      case 'exit':
+        vcpu.l1Waits = true;
+        return {
+          ticks,
+          routed: { route: 'host', cause: 'nested-fault', exit: this.#exit(vcpu, outcome.exit) },
+        };
+      case 'vmcall':
+        return {
+          ticks,
+          routed: {
+            route: 'host',
+            cause: 'tdvmcall',
+            exit: this.#exit(vcpu, vmcallRegisters(vcpu, l1Registers(module, vcpu))),
+          },
+        };
+      case 'enter-l2':
+        return { ticks, routed: this.#entered(vp, vcpu, outcome.vm) };
+    }
+  }
+
+  /** The L2 VM runs, unless its state is none that a processor takes. */
+  #entered(_vp: number, vcpu: VcpuState, vm: number): Routed {
+    if (isStateValid(this.#module, vcpu, vm))
+      return { route: 'context', cause: 'context-entry', from: 0, to: vm };
+    entryFailure(this.#module, vcpu);
+    return { route: 'silicon', cause: 'entry-failed' };
   }
   leave(): void {
     // The CPU structures are the state.
@@ -178,6 +237,7 @@ class TdxSilicon implements Silicon {
 
   pending(vp: number, waiting: Waiting): number {
     const vcpu = this.#vcpu(vp);
+    if (vcpu.vm !== 0) return pendingL2(this.#module, vcpu, waiting);
     return (
       // What the host has posted is merged at the next instruction boundary, whatever RFLAGS.IF.
       (waiting === 'none' ? 0 : PENDING.attention) |
@@ -190,6 +250,10 @@ class TdxSilicon implements Silicon {
     const vcpu = this.#vcpu(vp);
     const engine = this.#engine;
     this.#merge(vp, vcpu, source);
+    if (vcpu.vm !== 0) {
+      deliverL2(this.#module, vcpu);
+      return;
+    }
     const cpu = this.cpu(vp);
     const shadow = engine.view.getUint32(cpu + CPU.shadow, true);
     if (shadow & (SHADOW.sti | SHADOW.movSs)) return;
@@ -232,7 +296,8 @@ class TdxSilicon implements Silicon {
 
   route(vp: number): Routed {
     const vcpu = this.#vcpu(vp);
-    return this.#routed(vp, vcpu, routeL1(this.#module, vcpu, this.cpu(vp)));
+    const where = vcpu.vm === 0 ? routeL1(this.#module, vcpu, this.cpu(vp)) : routeL2(this.#module, vcpu);
+    return this.#routed(vp, vcpu, where);
   }
 
   #routed(vp: number, vcpu: VcpuState, where: Destination): Routed {
@@ -241,10 +306,20 @@ class TdxSilicon implements Silicon {
       case 'guest':
         return { route: where.to, cause: where.cause };
       case 'l2':
-        return { route: 'context', cause: where.cause, from: 0, to: where.vm };
+        this.#clock.step(this.#engine.cpu(vp, 0));
+        return this.#entered(vp, vcpu, where.vm);
+      case 'l1':
+        return { route: 'context', cause: where.cause, from: where.from, to: 0 };
+      case 'l1-after': {
+        const from = vcpu.vm;
+        this.#clock.step(this.cpu(vp));
+        returnToL1(this.#module, vcpu, where.exit);
+        return { route: 'context', cause: where.cause, from, to: 0 };
+      }
       case 'host': {
         // The instruction that called is behind itself before the host looks.
         if (vcpu.vmcall !== undefined) this.#clock.step(this.cpu(vp));
+        else if (vcpu.vm !== 0) storeState(this.#module, vcpu);
         return { route: 'host', cause: where.cause, exit: this.#exit(vcpu, where.exit) };
       }
     }
@@ -266,14 +341,24 @@ class TdxSilicon implements Silicon {
   /** The host enters again: it can change what the guest selected, and nothing else. */
   complete(vp: number, _exit: Exit, completion: Completion): void {
     const vcpu = this.#vcpu(vp);
+    if (completion.kind !== 'td-enter') return;
     const mask = vcpu.vmcall;
-    if (completion.kind !== 'td-enter' || mask === undefined) return;
-    const engine = this.#engine;
-    const cpu = this.cpu(vp);
+    if (mask !== undefined) this.#answer(vcpu, mask, completion);
     vcpu.vmcall = undefined;
-    write64(engine, cpu + CPU.gpr, 0n);
-    for (let n = 2; n < 16; n++)
-      if ((mask >>> n) & 1) write64(engine, cpu + CPU.gpr + n * 8, completion.registers[n] ?? 0n);
+    const { l2Exit } = vcpu;
+    vcpu.l2Exit = undefined;
+    if (completion.resumeL1 !== true || vcpu.vm === 0 || l2Exit === undefined) return;
+    const code = l2Exit.kind === 'tdvmcall' ? STATUS.l2ExitHostRoutedTdvmcall : STATUS.l2ExitHostRoutedAsync;
+    this.#engine.view.setUint32(this.cpu(vp) + CPU.deliver, 0, true);
+    returnToL1(this.#module, vcpu, l2Exit, code);
+  }
+
+  #answer(vcpu: VcpuState, mask: number, completion: Extract<Completion, { kind: 'td-enter' }>): void {
+    const engine = this.#engine;
+    const cpu = this.cpu(vcpu.index);
+    const registers = vcpu.vm === 0 ? l1Registers(this.#module, vcpu) : contextRegisters(engine, cpu);
+    registers.set(0, 0n);
+    for (let n = 2; n < 16; n++) if ((mask >>> n) & 1) registers.set(n, completion.registers[n] ?? 0n);
     for (let n = 0; n < 16; n++) {
       if ((mask >>> (16 + n)) & 1) {
         const value = completion.xmm?.subarray(n * 16, n * 16 + 16) ?? new Uint8Array(16);
@@ -297,15 +382,18 @@ class TdxSilicon implements Silicon {
   }
 
   save(): unknown {
-    return saveModule(this.#module);
+    return { module: saveModule(this.#module), l1: this.#l1?.state };
   }
   load(state: unknown): void {
-    loadModule(this.#module, state);
+    const saved = state as { readonly module: unknown; readonly l1: unknown };
+    loadModule(this.#module, saved.module);
+    this.#l1?.load(saved.l1);
     for (const { index } of this.#module.vcpus)
       for (let vm = 0; vm < this.contexts; vm++) {
         const cpu = this.#engine.cpu(index, vm);
         this.#engine.view.setUint32(cpu + CPU.msrMap, this.#module.msrMapOf(index, vm), true);
         this.#engine.view.setUint32(cpu + PLATFORM.vm, vm, true);
+        if (vm > 0) applyMsrBitmaps(this.#module, this.#vcpu(index), vm);
       }
   }
 }

@@ -54,8 +54,11 @@ export interface L2State {
   stateGpa: number;
   /** Copy of the MSR bitmaps: read low, read high, write low, write high, 1 KiB each. */
   readonly msrBitmaps: Uint8Array;
-  /** Whether its CPU structure holds its state since the last entry. */
-  launched: boolean;
+  /** L1 changed what translations depend on. */
+  stale: boolean;
+  /** Requested and in-service virtual interrupts (guest interrupt status). */
+  rvi: number;
+  svi: number;
 }
 
 export interface VeInfo {
@@ -90,10 +93,12 @@ export interface VcpuState {
   /** MSRs that are only kept, by number. */
   readonly msrs: Record<number, bigint>;
   readonly l2: readonly L2State[];
+  /** A leaf of the program at L1 waits for the host. */
+  l1Waits: boolean;
+  /** General registers of L1, where it is a program. */
+  readonly l1Gprs: bigint[];
   /** An exit of the L2 that the host was given, for RESUME_L1. */
   l2Exit: L2Exit | undefined;
-  /** The host re-entered with RESUME_L1. */
-  resumeL1: boolean;
 }
 
 /** What TDG.VP.ENTER returns in registers, beside its status. */
@@ -164,9 +169,12 @@ export function createVcpu(index: number): VcpuState {
       vmcs: {},
       stateGpa: 0,
       msrBitmaps: new Uint8Array(4096).fill(0xff),
-      launched: false,
+      stale: true,
+      rvi: 0,
+      svi: 0,
     })),
+    l1Waits: false,
+    l1Gprs: Array.from({ length: 16 }, () => 0n),
     l2Exit: undefined,
-    resumeL1: false,
   };
 }

@@ -3,6 +3,7 @@ import type { InitialRegisters, SegmentRegister } from '../../seats/launch.ts';
 import { CR0, CR4, EFER } from '../../x86/registers.ts';
 import { CPU } from '../../x86/layout.ts';
 import { configureVcpu, setRegisters, vcpuSeed, write64 } from '../vcpu.ts';
+import { applyMsrBitmaps } from './l2-fields.ts';
 import type { TdxModule } from './module.ts';
 import { PLATFORM } from './layout.ts';
 import { TSC_UNIT_HZ } from '../../abi/tdx/td-params.ts';
@@ -71,6 +72,10 @@ export function initVcpu(module: TdxModule, vcpu: VcpuState, launch: bigint): vo
     write64(engine, cpu + CPU.xcr0Allowed, td.xfam);
     engine.view.setUint32(cpu + PLATFORM.vm, vm, true);
     engine.view.setUint32(cpu + CPU.msrMap, module.msrMapOf(vcpu.index, vm), true);
+    if (vm > 0) {
+      setRegisters(engine, cpu, registers(Array.from({ length: 16 }, () => 0n)));
+      applyMsrBitmaps(module, vcpu, vm);
+    }
   }
   const cpu = engine.cpu(vcpu.index, 0);
   const gprs = Array.from({ length: 16 }, () => 0n);
