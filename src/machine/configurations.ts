@@ -11,7 +11,7 @@ import type { CpuModel } from '../x86/cpuid.ts';
 import { makeTdx } from './make-tdx.ts';
 import { hypervPlatform } from './hyperv-platform.ts';
 import { Machine } from './machine.ts';
-import { measureDirectives, type Measurement, type PageVisitor } from './measure/measurement.ts';
+import type { Measurement } from './measure/measurement.ts';
 import type { Directive } from '../launch/directives.ts';
 
 /** What a VM is made from, whatever its configuration. */
@@ -38,8 +38,6 @@ export interface MachineRequest {
 export type MakeOutcome = { readonly ok: true; readonly machine: Machine } | Failure;
 
 export type LaunchListOutcome = { readonly ok: true; readonly directives: readonly Directive[] } | Failure;
-
-export type MeasureOutcome = { readonly ok: true; readonly measurement: Measurement } | Failure;
 
 export interface Configuration {
   readonly name: string;
@@ -100,17 +98,6 @@ export function makeMachine(configuration: Configuration, request: MachineReques
   if (configuration.make === undefined)
     return fail(`'${configuration.name}' is not built yet`, 'configuration', "boot 'plain'");
   return wrongVendor(configuration, request) ?? configuration.make(request);
-}
-
-/** What a launch with this request will be measured as. */
-export function measureLaunch(
-  configuration: Configuration,
-  request: MachineRequest,
-  visit?: PageVisitor,
-): MeasureOutcome {
-  const list = launchList(configuration, request);
-  if (!list.ok) return list;
-  return { ok: true, measurement: measureDirectives(technologyOf(configuration), list.directives, visit) };
 }
 
 /** The directives of a launch that is measured. */

@@ -47,7 +47,9 @@ export function readUserFile(path: string, what: string): Uint8Array {
   if (size > MOST_FILE)
     throw new UserError(`${what} ${path} has ${size} bytes, more than 2 GiB: give a smaller file`);
   try {
-    return readFileSync(path);
+    // As what it is: the slices of a Buffer are views, and whoever changes a copy would change the file.
+    const { buffer, byteOffset, length } = readFileSync(path);
+    return new Uint8Array(buffer, byteOffset, length);
   } catch (error) {
     throw new UserError(
       `cannot read ${what} ${path} (${(error as NodeJS.ErrnoException).code ?? 'error'}): check its permissions`,

@@ -5,6 +5,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { Directive } from '../../src/launch/directives.ts';
+import { igvmBytes } from '../../src/launch/igvm/write.ts';
+import { measureDirectives } from '../../src/machine/measure/measurement.ts';
 import { createContext } from '../../src/silicon/snp/firmware/guest-context.ts';
 import { launchFinish, launchStart } from '../../src/silicon/snp/firmware/launch.ts';
 import { snpPlatform } from '../../src/silicon/snp/firmware/platform.ts';
@@ -42,6 +45,29 @@ beforeAll(() => {
   writeFileSync(at('quote5.bin'), makeQuote(tdx, td, 5) as Uint8Array);
 });
 afterAll(() => rmSync(folder, { recursive: true }));
+
+const PAGE = 4096;
+/** A list like one of ours: code, memory of zeros, and a context. */
+const launch: readonly Directive[] = [
+  {
+    kind: 'pages',
+    gpa: 0x1000,
+    length: 2 * PAGE,
+    type: 'normal',
+    measured: true,
+    name: 'code',
+    data: new Uint8Array(5000).fill(3),
+  },
+  {
+    kind: 'pages',
+    gpa: 0x8000,
+    length: PAGE,
+    type: 'vmsa',
+    measured: true,
+    name: 'context',
+    data: new Uint8Array(PAGE).fill(5),
+  },
+];
 
 const DEVELOPMENT = /proves nothing about hardware/;
 
@@ -122,6 +148,33 @@ describe('certificates', () => {
   });
 });
 
+describe('measure', () => {
+  test('prints the launch digest of an IGVM image, lists its pages, and writes it again', () => {
+    writeFileSync(at('image.igvm'), igvmBytes({ platform: 'snp', policy: 0x30000n, directives: launch }));
+    const { status, stdout } = vitrine(
+      'measure',
+      'snp',
+      '--igvm',
+      at('image.igvm'),
+      '--pages',
+      at('pages'),
+      '--write-igvm',
+      at('again.igvm'),
+    );
+    expect(stdout).toBe(`${Buffer.from(measureDirectives('snp', launch).value).toString('hex')}\n`);
+    expect(status).toBe(0);
+    const lines = readFileSync(at('pages'), 'utf8').split('\n');
+    expect(lines.slice(2, 4)).toEqual([
+      expect.stringMatching(/^0 normal 0x1000 [0-9a-f]{96}$/),
+      expect.stringMatching(/^1 normal 0x2000 [0-9a-f]{96}$/),
+    ]);
+    expect(readFileSync(at('again.igvm'))).toEqual(readFileSync(at('image.igvm')));
+    expect(vitrine('measure', 'tdx', '--igvm', at('image.igvm')).stderr).toMatch(
+      /the image is for snp, not for tdx/,
+    );
+  });
+});
+
 test.for([
   [['report']],
   [['report', '/nonexistent']],
@@ -133,6 +186,10 @@ test.for([
   [['measure']],
   [['measure', 'nowhere']],
   [['measure', 'plain']],
+  [['measure', 'plain', '--igvm', program]],
+  [['measure', 'snp', '--igvm', program]],
+  [['measure', 'snp', '--igvm', program, '--cpus', '2']],
+  [['measure', 'snp', '--igvm', '/nonexistent', '--pages', `${program}/x`]],
 ])('%j: bad input ends with status 2 and one line', ([args]) => {
   const { status, stderr, stdout } = vitrine(...(args as string[]));
   expect(stderr).toMatch(/^vitrine: [^\n]+\n$/);

@@ -60,11 +60,13 @@ export const CURVE_P384 = 2;
 /** A big-endian number of at most 72 bytes in the firmware's form. */
 export function toFirmware(bigEndian: Uint8Array): Uint8Array {
   const bytes = new Uint8Array(72);
-  bytes.set(bigEndian.slice().reverse());
+  bytes.set(new Uint8Array(bigEndian).reverse());
   return bytes;
 }
 
 /** The low 48 bytes of a number in the firmware's form, big-endian; undefined when it is larger. */
 export function fromFirmware(bytes: Uint8Array): Uint8Array | undefined {
-  return bytes.subarray(48).some((byte) => byte !== 0) ? undefined : bytes.slice(0, 48).reverse();
+  return bytes.subarray(48).some((byte) => byte !== 0)
+    ? undefined
+    : new Uint8Array(bytes.subarray(0, 48)).reverse();
 }

@@ -3,18 +3,35 @@ import { Command } from 'commander';
 import {
   CONFIGURATIONS,
   findConfiguration,
-  measureLaunch,
+  launchList,
+  technologyOf,
   unmeasured,
+  type Configuration,
 } from '../../machine/configurations.ts';
+import { measureDirectives, type Measurement } from '../../machine/measure/measurement.ts';
+import type { Directive } from '../../launch/directives.ts';
+import { igvmLaunch } from '../../launch/igvm/read.ts';
+import { hasZeroPages, igvmBytes } from '../../launch/igvm/write.ts';
 import { sentence } from '../../launch/outcome.ts';
 import { Apt } from '../apt.ts';
 import { addLaunchOptions, checkTogether, machineOptions, type Given } from '../boot-command.ts';
 import { prepare } from '../build.ts';
 import { Cache } from '../cache.ts';
 import { ExitStatus, STATUS, UserError } from '../errors.ts';
+import { readUserFile } from '../kernel.ts';
+import { checkWritable, writeWhole } from '../output.ts';
 import { PagesFile } from './pages-file.ts';
 
-type MeasureGiven = Given & { readonly pages?: string };
+type MeasureGiven = Given & {
+  readonly pages?: string;
+  readonly igvm?: string;
+  readonly writeIgvm?: string;
+};
+
+/** The policy that a launch of ours asks for: SMT allowed and the bit that must be one. */
+const SNP_POLICY = 0x30000n;
+/** SEPT_VE_DISABLE (bit 1 of the policy of an IGVM file). */
+const TDX_POLICY = 2n;
 
 const say = (line: string): void => void process.stderr.write(`vitrine: ${line}\n`);
 
@@ -24,33 +41,87 @@ export function measureCommand(): Command {
     .configureHelp({ optionDescription: ({ description }) => description })
     .argument('<configuration>', CONFIGURATIONS.map(({ name }) => name).join(', '));
   return addLaunchOptions(command)
+    .optionsGroup('What is measured:')
+    .option('--igvm <file>', 'measure an IGVM image instead, as the technology of the configuration does')
     .optionsGroup('What it writes:')
     .option('--pages <file>', 'list the measured pages: order, type, address, SHA-384')
+    .option('--write-igvm <file>', 'write the launch as an IGVM image')
     .action(async (name: string, given: MeasureGiven, self: Command) => {
       throw new ExitStatus(await run(name, given, self));
     });
 }
 
 async function run(name: string, given: MeasureGiven, self: Command): Promise<number> {
-  const said = (key: string): boolean => key === 'configuration' || self.getOptionValueSource(key) === 'cli';
-  checkTogether((key) => key !== 'configuration' && said(key));
-  const { pages, ...rest } = given;
-  const options = machineOptions(name, rest, said);
-  const known = findConfiguration(options.configuration);
-  const refusal = known === undefined ? undefined : unmeasured(known);
-  if (refusal !== undefined) throw new UserError(sentence(refusal.error));
-  const cache = new Cache(options.cacheDir);
-  const source = { cache, apt: new Apt(cache), offline: options.offline, say };
-  const { configuration, request } = await prepare(options, source, { mask: 0, emit: () => undefined });
-  const file =
-    pages === undefined ? undefined : new PagesFile(pages, configuration.vendor === 'intel' ? 'tdx' : 'snp');
+  const { pages, igvm, writeIgvm } = given;
+  if (writeIgvm !== undefined) checkWritable(writeIgvm, '--write-igvm');
+  const { technology, directives } =
+    igvm === undefined ? await launchOf(name, given, self) : imageOf(name, igvm, self);
+  const file = pages === undefined ? undefined : new PagesFile(pages, technology);
   try {
-    const outcome = measureLaunch(configuration, request, file && ((page) => file.add(page)));
-    if (!outcome.ok) throw new UserError(sentence(outcome.error));
+    const measurement = measureDirectives(technology, directives, file && ((page) => file.add(page)));
     file?.finish();
-    process.stdout.write(`${Buffer.from(outcome.measurement.value).toString('hex')}\n`);
+    if (writeIgvm !== undefined) exportImage(writeIgvm, technology, directives);
+    process.stdout.write(`${Buffer.from(measurement.value).toString('hex')}\n`);
     return STATUS.ok;
   } finally {
     file?.discard();
   }
+}
+
+interface Measured {
+  readonly technology: Measurement['technology'];
+  readonly directives: readonly Directive[];
+}
+
+/** The launch that a boot with these options has. */
+async function launchOf(name: string, given: MeasureGiven, self: Command): Promise<Measured> {
+  const said = (key: string): boolean => key === 'configuration' || self.getOptionValueSource(key) === 'cli';
+  checkTogether((key) => key !== 'configuration' && said(key));
+  const options = machineOptions(name, given, said);
+  const known = findConfiguration(options.configuration) as Configuration;
+  const refusal = unmeasured(known);
+  if (refusal !== undefined) throw new UserError(sentence(refusal.error));
+  const cache = new Cache(options.cacheDir);
+  const source = { cache, apt: new Apt(cache), offline: options.offline, say };
+  const { configuration, request } = await prepare(options, source, { mask: 0, emit: () => undefined });
+  const list = launchList(configuration, request);
+  if (!list.ok) throw new UserError(sentence(list.error));
+  return { technology: technologyOf(configuration), directives: list.directives };
+}
+
+/** What an image has for the technology of a configuration. */
+function imageOf(name: string, path: string, self: Command): Measured {
+  const known = findConfiguration(name);
+  if (known?.vendor === undefined) {
+    const names = CONFIGURATIONS.filter(({ vendor }) => vendor !== undefined).map((row) => row.name);
+    throw new UserError(
+      `'${name}' has no technology to measure an image for: give one of ${names.join(', ')}`,
+    );
+  }
+  const foreign = self.options.find(
+    (option) =>
+      !['igvm', 'pages', 'writeIgvm'].includes(option.attributeName()) &&
+      self.getOptionValueSource(option.attributeName()) === 'cli',
+  );
+  if (foreign !== undefined)
+    throw new UserError(
+      `--igvm and ${foreign.long as string} do not go together (an image has in it all that is measured): leave one out`,
+    );
+  const technology = technologyOf(known);
+  const outcome = igvmLaunch(readUserFile(path, '--igvm'), technology);
+  if (!outcome.ok) throw new UserError(`--igvm ${path}: ${sentence(outcome.error)}`);
+  return { technology, directives: outcome.launch.directives };
+}
+
+function exportImage(
+  path: string,
+  technology: Measurement['technology'],
+  directives: readonly Directive[],
+): void {
+  if (technology === 'snp' && hasZeroPages(directives))
+    say(
+      'IGVM has no zero pages: the image has normal pages of zeros in their place and another launch digest',
+    );
+  const policy = technology === 'snp' ? SNP_POLICY : TDX_POLICY;
+  writeWhole(path, igvmBytes({ platform: technology, policy, directives }), '--write-igvm');
 }

@@ -23,7 +23,7 @@ import { dateOfDays } from '../../chipset/calendar.ts';
 
 export type Node = BaseBlock;
 
-const buffer = (bytes: Uint8Array): ArrayBuffer => bytes.slice().buffer as ArrayBuffer;
+const buffer = (bytes: Uint8Array): ArrayBuffer => new Uint8Array(bytes).buffer;
 
 export const sequence = (...value: Node[]): Node => new Sequence({ value });
 export const setOf = (...value: Node[]): Node => new Asn1Set({ value });

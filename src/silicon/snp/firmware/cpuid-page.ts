@@ -162,7 +162,7 @@ export interface CheckedPage {
 export function checkCpuidPage(page: Uint8Array, hardware: Hardware): CheckedPage {
   const { count, reserved4, reserved8 } = cpuidPage.read(page);
   if (count > CPUID_FUNCTIONS || reserved4 !== 0 || reserved8 !== 0n) return { good: false };
-  const corrected = page.slice();
+  const corrected = new Uint8Array(page);
   const good = checkFunctions(corrected, cpuidPage.size, count, hardware);
   return { good, corrected };
 }

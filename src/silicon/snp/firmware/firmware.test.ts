@@ -134,6 +134,12 @@ describe('extendDigest', () => {
     expect(digestOf(0x300)).not.toBe(plain);
     expect(digestOf(0x2ef)).not.toBe(plain);
   });
+  it('leaves the page as it was, also a Buffer, whose slices are views', () => {
+    const contents = Buffer.from(resetVmsa(1));
+    contents[0x2f0] = 7;
+    extendDigest(new Uint8Array(48), { type: PAGE_TYPE.vmsa, gpa: 0, contents });
+    expect(contents[0x2f0]).toBe(7);
+  });
   it('depends on type, address and permissions', () => {
     const start = new Uint8Array(48);
     const page = { type: PAGE_TYPE.zero, gpa: 0x1000 } as const;

@@ -20,7 +20,7 @@ export function contentsDigest({ type, contents }: MeasuredPage): Uint8Array {
   if (contents === undefined || (type !== PAGE_TYPE.normal && type !== PAGE_TYPE.vmsa)) return NOTHING;
   if (type === PAGE_TYPE.normal) return sha384(contents);
   // Scale and offset of the TSC are the firmware's own and count as zero.
-  const page = contents.slice();
+  const page = new Uint8Array(contents);
   page.fill(0, VMSA_TSC.scale, VMSA_TSC.offset + 8);
   return sha384(page);
 }

@@ -93,7 +93,7 @@ function newContents(
       // SEV_FEATURES bit 9: Secure TSC.
       if (((contents[SEV_FEATURES + 1] as number) & SECURE_TSC) === 0)
         return { status: STATUS.success, contents };
-      const page = contents.slice();
+      const page = new Uint8Array(contents);
       const view = new DataView(page.buffer);
       view.setBigUint64(VMSA_TSC.scale, tscScale(context.desiredTscKhz, platform.referenceKhz), true);
       view.setBigUint64(VMSA_TSC.offset, 0n, true);
