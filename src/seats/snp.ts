@@ -27,6 +27,8 @@ export interface Vmcb {
   exitInfo1: Halves;
   exitInfo2: Halves;
   exitIntInfo: Halves;
+  /** V_TPR: the guest's task priority, CR8. */
+  virtualTpr: number;
 }
 
 /** Intercepts that a host may choose (bits of `Vmcb.intercepts`). */
@@ -61,6 +63,11 @@ export const RMP_STATUS = {
   failSizeMismatch: 6,
 } as const;
 
+export interface LaunchFinish {
+  readonly id?: { readonly block: Uint8Array; readonly auth: Uint8Array; readonly authorKey: boolean };
+  readonly hostData?: Uint8Array;
+}
+
 /** What a nested entry maps. */
 export type NestedMapping =
   | { readonly kind: 'page'; readonly spa: number; readonly large: boolean; readonly writable: boolean }
@@ -79,6 +86,24 @@ export interface SnpHostView extends HostView {
   rmpupdate(spa: number, entry: RmpUpdate): number;
   psmash(spa: number): number;
   /** System memory as the host's own accesses see it: ciphertext where a guest owns the page. */
+  /** SNP_LAUNCH_START. `policy` as in the firmware ABI; status codes of the firmware. */
+  launchStart(policy: Halves): number;
+  /**
+   * SNP_LAUNCH_UPDATE of one 4 KiB page, which the host has filled and made a pre-guest page: assigned, immutable, with
+   * its address and ASID. It becomes the guest's, validated. `contents`: what a refused CPUID page should have been.
+   */
+  launchUpdate(
+    spa: number,
+    type: number,
+    permissions?: readonly [number, number, number],
+  ): { readonly status: number; readonly contents?: Uint8Array };
+  launchFinish(finish: LaunchFinish): number;
+  /** SNP_PAGE_UNSMASH: 512 validated pages in a row become one of 2 MiB. */
+  unsmash(spa: number): number;
+  /** SNP_GUEST_REQUEST: messages in two shared pages. */
+  guestRequest(requestSpa: number, responseSpa: number): number;
+  /** The certificate table that an extended guest request gives. */
+  certificates(): Uint8Array;
   readSystem(spa: number, length: number): ReadOutcome;
   writeSystem(spa: number, bytes: Uint8Array): WriteOutcome;
 }

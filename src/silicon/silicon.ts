@@ -41,6 +41,8 @@ export interface SiliconPlan {
   readonly features: ReadonlySet<Feature>;
   /** Library routines, `second_stage` among them. */
   readonly routines: readonly Routine[];
+  /** Routines that the silicon itself calls. */
+  readonly exports: readonly string[];
   readonly frameBytes: number;
   readonly stageBytes: number;
   bind(engine: Engine, clock: Clock): Silicon;

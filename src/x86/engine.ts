@@ -16,6 +16,8 @@ export interface EngineParts {
   /** CPUID features that are offered; definitions of others are #UD. */
   readonly features: ReadonlySet<Feature>;
   readonly plan: MemoryPlan;
+  /** Of `routines`: those that `Engine.routine` gives. */
+  readonly exports?: readonly string[];
 }
 
 interface Exports {
@@ -77,6 +79,7 @@ export class Engine {
       table: { ...table, entries },
       routines: parts.routines,
       pages: plan.pages,
+      exports: parts.exports ?? [],
     });
     this.code = { sizes: code.sizes, hotCases: code.hotCases };
     this.memory = new WebAssembly.Memory({ initial: plan.pages, maximum: plan.pages });
@@ -195,6 +198,12 @@ export class Engine {
     return this.view.getUint32(cpu + CPU.budgetStart, true) - this.view.getInt32(cpu + CPU.budget, true);
   }
 
+  /** A routine of EngineParts.exports. It must not raise. */
+  routine(name: string): (...operands: number[]) => number {
+    const found = (this.#exports as unknown as Record<string, (...operands: number[]) => number>)[name];
+    if (found === undefined) throw new Error(`routine ${name} is not exported`);
+    return found;
+  }
   updateMode(cpu: number): void {
     this.#exports.update_mode(cpu);
     this.#exports.update_special(cpu);

@@ -25,6 +25,8 @@ export interface InterpreterParts {
   readonly routines: readonly Routine[];
   /** Fixed size of the linear memory, in 64 KiB pages. */
   readonly pages: number;
+  /** Routines that the outside calls beside those of every engine. */
+  readonly exports: readonly string[];
 }
 
 export interface InterpreterCode {
@@ -87,7 +89,7 @@ function variantName({ entry, size, mem, rep }: Variant): string {
   return `${entry.def.name} ${entry.text} ${size}${entry.modrm ? (mem ? 'm' : 'r') : ''}${rep ? REP[rep] : ''}`;
 }
 
-export function buildInterpreter({ table, routines, pages }: InterpreterParts): InterpreterCode {
+export function buildInterpreter({ table, routines, pages, exports }: InterpreterParts): InterpreterCode {
   const module = new ModuleBuilder(pages);
   const codeChanged = module.importFunction('env', 'code_changed', ['i32', 'i32'], []);
   const watchHit = module.importFunction('env', 'watch_hit', ['i32', 'i32', 'i32', 'i32'], []);
@@ -148,6 +150,7 @@ export function buildInterpreter({ table, routines, pages }: InterpreterParts): 
     'try_second_page',
     'try_translate',
     'in_long_mode',
+    ...exports,
   ])
     module.export(lib(name));
   return { bytes: module.finish(), sizes: module.sizes(), hotCases: hot.length };

@@ -23,6 +23,8 @@ export const SVM_EXIT = {
   nestedPageFault: 0x400,
   vmgexit: 0x403,
   notValidated: 0x404,
+  /** VMEXIT_VC: with ReflectVC; what it is about stands in the VMSA. */
+  reflected: 0x5d,
   /** VMEXIT_INVALID and VMEXIT_BUSY: entry was refused. */
   invalid: -1,
   busy: -2,

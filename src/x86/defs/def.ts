@@ -84,6 +84,7 @@ export type Feature =
   | 'serialize'
   | 'vmx'
   | 'svm'
+  | 'invlpgb'
   | 'long';
 
 /** What decides whether an SSE, MMX or x87 instruction raises #NM or #UD before anything else. */

@@ -1,0 +1,93 @@
+/** What a program at VMPL0 is given: the rights of that level, through the same checks as its instructions would have. */
+import type { EventSink } from '../../seats/events.ts';
+import type { RmpOutcome, SeatRead, SeatRefusal, SeatWrite, Vmpl0Seat } from '../../seats/program.ts';
+import type { Vmcb } from '../../seats/snp.ts';
+import { PERMISSION, RMP } from './layout.ts';
+import { pvalidate, rmpadjust, rmpquery, type OperationOutcome } from './page-operations.ts';
+import type { SnpSystem } from './system.ts';
+
+const PAGE = 4096;
+
+export interface SeatWorld {
+  readonly system: SnpSystem;
+  readonly sink: EventSink;
+  readonly now: number;
+  random(): readonly [lo: number, hi: number];
+}
+
+export function createSeat({ system, sink, now, random }: SeatWorld, vp: number, vmcb: Vmcb): Vmpl0Seat {
+  const caller = { asid: vmcb.asid, vmpl: 0 };
+  const { rmp } = system;
+
+  /** System address of one piece inside a page, or why not. */
+  const find = (gpa: number, shared: boolean, write: boolean): number | SeatRefusal => {
+    const mapping = system.mapping(gpa);
+    if (mapping.kind !== 'page') return mapping.kind === 'mmio' ? 'unmapped' : 'nested-fault';
+    if (write && !mapping.writable) return 'nested-fault';
+    const page = mapping.spa / PAGE;
+    const bits = rmp.bits(page);
+    const spa = mapping.spa + (gpa % PAGE);
+    if (shared) return write && bits & RMP.assigned ? 'nested-fault' : spa;
+    const isOwn =
+      (bits & (RMP.assigned | RMP.immutable)) === RMP.assigned &&
+      bits >>> RMP.asidShift === caller.asid &&
+      rmp.gpa(page) === gpa - (gpa % PAGE) &&
+      ((bits & RMP.large) !== 0) === mapping.large;
+    if (!isOwn) return 'nested-fault';
+    if ((bits & RMP.validated) === 0) return 'not-validated';
+    const need = write ? PERMISSION.read | PERMISSION.write : PERMISSION.read;
+    return (rmp.permissions(page, 0) & need) === need ? spa : 'nested-fault';
+  };
+  const walk = (
+    gpa: number,
+    length: number,
+    shared: boolean,
+    write: boolean,
+    visit: (spa: number, offset: number, bytes: number) => void,
+  ): SeatWrite => {
+    const pieces: [number, number, number][] = [];
+    for (let at = 0; at < length;) {
+      const bytes = Math.min(length - at, PAGE - ((gpa + at) % PAGE));
+      const spa = find(gpa + at, shared, write);
+      if (typeof spa === 'string') return { ok: false, reason: spa };
+      pieces.push([spa, at, bytes]);
+      at += bytes;
+    }
+    for (const piece of pieces) visit(...piece);
+    return { ok: true };
+  };
+  const outcome = (result: OperationOutcome): RmpOutcome =>
+    result.kind === 'done'
+      ? { kind: 'done', eax: result.eax, carry: result.unchanged }
+      : { kind: 'nested-fault' };
+  return {
+    vp,
+    now,
+    sink,
+    random,
+    read(gpa, length, shared): SeatRead {
+      const bytes = new Uint8Array(length);
+      const domain = shared ? 0 : caller.asid;
+      const ok = walk(gpa, length, shared, false, (spa, offset, count) => {
+        system.changeKey(Math.floor(spa / PAGE), domain);
+        bytes.set(system.peek(spa, count, domain), offset);
+      });
+      return ok.ok ? { ok: true, bytes } : ok;
+    },
+    write(gpa, bytes, shared): SeatWrite {
+      return walk(gpa, bytes.length, shared, true, (spa, offset, count) =>
+        system.poke(spa, bytes.subarray(offset, offset + count), shared ? 0 : caller.asid),
+      );
+    },
+    getGhcb: () => [vmcb.ghcb.lo, vmcb.ghcb.hi],
+    setGhcb(lo, hi) {
+      vmcb.ghcb = { lo: lo >>> 0, hi: hi >>> 0 };
+    },
+    pvalidate: (gpa, large, validate) => outcome(pvalidate(system, caller, gpa, large, validate)),
+    rmpadjust: (gpa, large, rdx) => outcome(rmpadjust(system, caller, gpa, large, rdx)),
+    rmpquery(gpa, vmpl) {
+      const result = rmpquery(system, caller, gpa, vmpl);
+      return { ...outcome(result), rdx: result.kind === 'done' ? result.rdx : 0 };
+    },
+  };
+}
