@@ -75,6 +75,12 @@ export const EVENT = {
   termination: 38,
   /** The host used the page at `gpa`, which the guest gave it for that, as `use` (PAGE_USE). */
   pageUse: 39,
+  /** A request in a GHCB: exit code and both information words (low halves). */
+  ghcb: 40,
+  /** A GHCB request that was not served: exit code (or MSR function) and reason (GHCB_ERROR). */
+  ghcbRefused: 41,
+  /** A nested page fault or EPT violation that the host got: address, information halves. */
+  nestedFault: 42,
 } as const;
 
 /** States of a guest page, as `pageState` reports them. */
@@ -186,6 +192,9 @@ export const EVENT_ROWS: Readonly<Record<number, EventRow>> = {
   [EVENT.mmioRoute]: row('mmio-route', EVENT_CLASS.io, 'gpa', 'private', 'write', 'to'),
   [EVENT.injection]: row('injection', EVENT_CLASS.exception, 'vector', 'type', 'outcome', 'context'),
   [EVENT.hostAccess]: row('host-access', EVENT_CLASS.page, 'gpa', 'bytes', 'write', 'outcome'),
+  [EVENT.ghcb]: row('ghcb', EVENT_CLASS.exit, 'code', 'info1', 'info2'),
+  [EVENT.ghcbRefused]: row('ghcb-refused', EVENT_CLASS.exit, 'code', 'reason'),
+  [EVENT.nestedFault]: row('nested-fault', EVENT_CLASS.page, 'gpa', 'lo', 'hi'),
   [EVENT.termination]: row('termination', EVENT_CLASS.lifecycle, 'set', 'reason'),
   [EVENT.pageUse]: row('page-use', EVENT_CLASS.page, 'gpa', 'use'),
 };

@@ -41,9 +41,13 @@ import { partitionVp } from '../chipset/partition/state.ts';
 import type { HostAction } from '../seats/actions.ts';
 import type { EventSink } from '../seats/events.ts';
 import type { Completion, Exit, HypercallExit, IoExit } from '../seats/exits.ts';
+import type { Directive } from '../seats/launch.ts';
 import type { HostView } from '../seats/host-view.ts';
 import type { HostConfig } from './config.ts';
 import { HYPERCALLS } from './hypercalls.ts';
+import { answerSnpExit, snpEntry, syncPriority } from './snp/exits.ts';
+import { launchGuest } from './snp/launch.ts';
+import { snpView } from './snp/state.ts';
 import { endTurn, nextTurn, yieldTurn, type Turn } from './scheduler.ts';
 import { createHostState, runtimeOf, type HostCall, type HostState, type VpState } from './state.ts';
 import { TEST_DEVICE_PORT, testDeviceWrite } from './test-device.ts';
@@ -69,10 +73,24 @@ export function createHost(config: HostConfig): HostState {
   return createHostState(config);
 }
 
+/** Carries a launch out, where the silicon leaves that to the host. A sentence when it did not work. */
+export function hostLaunch(
+  state: HostState,
+  directives: readonly Directive[],
+  world: HostWorld,
+): string | undefined {
+  if (state.snp === undefined) return undefined;
+  const { isolation } = state.config;
+  const hostData = isolation.kind === 'snp' ? isolation.hostData : undefined;
+  return launchGuest(state.snp, snpView(world.view), directives, hostData === undefined ? {} : { hostData });
+}
+
 /** Answers an exit of VP `vp`. */
 export function hostExit(state: HostState, vp: number, exit: Exit, world: HostWorld): HostStep {
   const call = begin(state, world);
-  return { completion: answer(call, partitionVp(state, vp), exit), actions: call.actions };
+  const target = partitionVp(state, vp);
+  const completion = state.snp === undefined ? answer(call, target, exit) : answerSnpExit(call, target, exit);
+  return { completion, actions: call.actions };
 }
 
 function begin(state: HostState, { view, sink, now }: HostWorld): HostCall {
@@ -151,7 +169,9 @@ export function hostNextEvent(state: HostState): number {
 
 /** Whose turn it is. To be asked again after every exit. */
 export function hostTurn(state: HostState, now: number): Turn {
-  return nextTurn(state, now, hostNextEvent(state));
+  const turn = nextTurn(state, now, hostNextEvent(state));
+  if (turn.kind !== 'run' || state.snp === undefined) return turn;
+  return { ...turn, entry: snpEntry(state, partitionVp(state, turn.vp)) };
 }
 
 /** The VP whose turn it is gives way: for a machine that sees it spin. */
@@ -170,6 +190,7 @@ export function hostEndTurn(state: HostState, now: number): void {
  */
 export function hostInterrupt(state: HostState, vp: number): 'none' | 'interrupt' | 'external' | 'nmi' {
   const target = partitionVp(state, vp);
+  if (state.snp !== undefined) syncPriority(state, target);
   if (hasNmi(target)) return 'nmi';
   if (hasExternal(target)) return 'external';
   return hasInterrupt(target) ? 'interrupt' : 'none';

@@ -3,10 +3,11 @@
 import { PRIVILEGE_HIGH } from '../abi/hyperv/cpuid.ts';
 import { CALL, STATUS } from '../abi/hyperv/hypercall.ts';
 import * as inputs from '../abi/hyperv/inputs.ts';
+import { PARTITION_SELF, VP_SELF } from '../abi/hyperv/inputs.ts';
 import { MESSAGE, PAYLOAD_SIZE } from '../abi/hyperv/synic.ts';
 import { EVENT, EVENT_CLASS, PAGE_USE } from '../abi/events.ts';
 import { CHANNEL_MESSAGE, initiateContact } from '../abi/vmbus/messages.ts';
-import { setU32, u32 } from '../abi/record.ts';
+import { join, setU32, u32 } from '../abi/record.ts';
 import {
   done,
   hypercallTable,
@@ -16,6 +17,7 @@ import {
 } from '../chipset/hypercall.ts';
 import { PARTITION_HYPERCALL_ROWS } from '../chipset/partition/hypercalls.ts';
 import { postMessage } from '../chipset/partition/messages.ts';
+import { setVmsa, startContext } from './snp/contexts.ts';
 import { yieldTurn } from './scheduler.ts';
 import type { HostCall, VpState } from './state.ts';
 import { testDevicePost, testDeviceSignal } from './test-device.ts';
@@ -28,7 +30,14 @@ export interface Caller {
 }
 
 export const HYPERCALL_ROWS: readonly HypercallRow<Caller>[] = [
-  ...PARTITION_HYPERCALL_ROWS,
+  ...PARTITION_HYPERCALL_ROWS.map((row): HypercallRow<Caller> => {
+    if (row.code !== CALL.startVirtualProcessor) return row;
+    return {
+      ...row,
+      serve: (caller, hypercall) =>
+        caller.call.state.snp === undefined ? row.serve(caller, hypercall) : startSnpVp(caller, hypercall),
+    };
+  }),
   {
     name: 'HvCallNotifyLongSpinWait',
     code: CALL.notifyLongSpinWait,
@@ -80,6 +89,26 @@ export const HYPERCALL_ROWS: readonly HypercallRow<Caller>[] = [
 ];
 
 export const HYPERCALLS = hypercallTable(HYPERCALL_ROWS);
+
+/**
+ * HvCallStartVirtualProcessor of an SNP guest: the context's first word is the address of a VMSA with bit 0 set (Linux
+ * 6.12 arch/x86/hyperv/ivm.c, hv_snp_boot_ap).
+ */
+function startSnpVp({ call, vp }: Caller, { input }: Hypercall): HypercallAnswer {
+  const { partitionId, vpIndex, targetVtl, context } = inputs.startVpInput.read(input);
+  if (partitionId !== PARTITION_SELF) return done(STATUS.invalidPartitionId);
+  const index = vpIndex === VP_SELF ? vp.index : vpIndex;
+  const target = call.state.snp?.vps[index];
+  const named = call.state.vps[index];
+  if (target === undefined || named === undefined) return done(STATUS.invalidVpIndex);
+  if ((targetVtl & 0xf) !== 0) return done(STATUS.invalidParameter);
+  const word = join(u32(context, 0), u32(context, 4));
+  if ((word & 0xfffn) !== 1n || word >> 52n !== 0n) return done(STATUS.invalidParameter);
+  if (named.activity !== 'waiting') return done(STATUS.invalidVpState);
+  if (!setVmsa(call, target, 0, Number(word - 1n))) return done(STATUS.invalidParameter);
+  startContext(call, named, target, 0);
+  return done(STATUS.success);
+}
 
 function post({ call }: Caller, { input }: Hypercall): HypercallAnswer {
   const { connectionId, messageType, payloadSize, payload } = inputs.postMessageInput.read(input);

@@ -36,6 +36,9 @@ const PRIVILEGES_HIGH =
   PRIVILEGE_HIGH.extendedHypercalls |
   PRIVILEGE_HIGH.startVirtualProcessor;
 
+/** Leaf 0x4000000C EBX 3:0 (Linux 6.12 asm/hyperv-tlfs.h, enum hv_isolation_type). */
+const ISOLATION_SNP = 2;
+
 /** Leaf 3 EDX. */
 const FEATURES =
   FEATURE.xmmFastInput |
@@ -54,7 +57,23 @@ function hints(config: HostConfig): number {
   return common | (config.x2apic ? HINT.autoEoiDeprecated : HINT.apicMsrs);
 }
 
+/**
+ * What an isolated partition gets less: hypercalls with output in a page that the guest keeps private (Linux 6.12
+ * hv_query_ext_cap), and hints that would only cost it an exit more; and the leaf that says what isolates it.
+ */
+function isolatedOffer(config: HostConfig): Offer {
+  return {
+    privileges: privileges(config) & ~(PRIVILEGE.guestIdle | PRIVILEGE.reenlightenment),
+    privilegesHigh: (PRIVILEGES_HIGH & ~PRIVILEGE_HIGH.extendedHypercalls) | PRIVILEGE_HIGH.isolation,
+    features: FEATURE.frequencyMsrs | FEATURE.guestCrashMsrs | FEATURE.directSyntheticTimers,
+    hints: HINT.relaxedTiming | (config.x2apic ? HINT.autoEoiDeprecated : HINT.apicMsrs),
+    maxLeaf: LEAF.isolation,
+    isolation: { a: 0, b: ISOLATION_SNP },
+  };
+}
+
 export function hostOffer(config: HostConfig): Offer {
+  if (config.isolation.kind !== 'none') return isolatedOffer(config);
   return {
     privileges: privileges(config),
     privilegesHigh: PRIVILEGES_HIGH,

@@ -4,11 +4,17 @@
  */
 
 import { isRunnable } from '../chipset/partition/activity.ts';
+import type { ContextEntry } from '../seats/entry.ts';
 import type { HostState, VpState } from './state.ts';
 
 export type Turn =
   /** Run this VP for at most so many instructions (one takes 1 ns). */
-  | { readonly kind: 'run'; readonly vp: number; readonly instructions: number }
+  | {
+      readonly kind: 'run';
+      readonly vp: number;
+      readonly instructions: number;
+      readonly entry?: ContextEntry;
+    }
   /** Nobody can run before this time in ns; Infinity: nothing will ever happen again. */
   | { readonly kind: 'idle'; readonly until: number };
 

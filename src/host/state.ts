@@ -9,6 +9,7 @@ import {
 import type { Offer } from '../chipset/partition/cpuid.ts';
 import type { HostConfig } from './config.ts';
 import { hostOffer } from './offer.ts';
+import { createSnpHost, type SnpHost } from './snp/state.ts';
 import { createTestDevice, type TestDevice } from './test-device.ts';
 import { createVmbus, type VmbusState } from './vmbus/server.ts';
 
@@ -16,6 +17,8 @@ export type { VpState } from '../chipset/partition/state.ts';
 
 export interface HostState extends PartitionState {
   readonly config: HostConfig;
+  /** Of a partition with SEV-SNP. */
+  readonly snp: SnpHost | undefined;
   readonly vmbus: VmbusState;
   readonly testDevice: TestDevice;
   /** Whose turn it is or was, since when, and until when (ns) it may last. */
@@ -31,6 +34,8 @@ export function createHostState(config: HostConfig, offer: Offer = hostOffer(con
   return {
     ...createPartition(config, offer),
     config,
+    snp:
+      config.isolation.kind === 'snp' ? createSnpHost(config.vpCount, config.isolation.aliasBit) : undefined,
     vmbus: createVmbus(),
     testDevice: createTestDevice(),
     // So that VP 0 comes first.

@@ -51,7 +51,7 @@ export interface LinuxImage {
   /** What lies where, ascending, for reports. */
   readonly parts: readonly LaunchPart[];
   readonly pages: readonly PagesDirective[];
-  /** Of the first processor; page tables without an encryption bit. */
+  /** Of the first processor. */
   readonly registers: InitialRegisters;
 }
 
@@ -68,10 +68,15 @@ export interface LinuxExtras {
   readonly reservedType?: number;
   /** Where parked processors look for their wakeup. */
   readonly wakeupMailbox?: number;
+  /** ORed into every page-table entry and CR3: the C-bit. */
+  readonly encryption?: bigint;
+  /** Address of a chain of setup_data nodes. */
+  readonly setupData?: number;
 }
 
 /** `reserved`: bytes behind the ACPI tables that the kernel is told to leave alone. */
 export function linuxImage(config: LinuxConfig, reserved = 0, extras: LinuxExtras = {}): LinuxOutcome {
+  const { encryption = 0n, setupData = 0 } = extras;
   const counts = checkCounts(config);
   if (!counts.ok) return counts;
   const memory = memoryMap(config.memoryBytes, config.mostMemory, reserved, extras.reservedType);
@@ -102,13 +107,17 @@ export function linuxImage(config: LinuxConfig, reserved = 0, extras: LinuxExtra
     initrd: initrd.at === undefined ? undefined : { gpa: initrd.at, length: initrd.bytes.length },
     e820: map.e820,
     rsdp: RSDP_ADDRESS,
-    setupData: 0,
+    setupData,
   });
   const pieces: Piece[] = [
     { name: 'gdt', gpa: LOW.gdt, bytes: gdt() },
     { name: 'boot_params', gpa: LOW.bootParams, bytes: zeroPage },
     { name: 'command line', gpa: LOW.commandLine, bytes: line.bytes },
-    { name: 'page tables', gpa: LOW.pageTables, bytes: identityPageTables(LOW.pageTables, MAPPED) },
+    {
+      name: 'page tables',
+      gpa: LOW.pageTables,
+      bytes: identityPageTables(LOW.pageTables, MAPPED, encryption),
+    },
     { name: 'rsdp', gpa: RSDP_ADDRESS, bytes: acpi.rsdp },
     { name: 'acpi', gpa: ACPI_BASE, bytes: acpi.tables },
     ...kernel.pieces,
@@ -136,7 +145,7 @@ export function linuxImage(config: LinuxConfig, reserved = 0, extras: LinuxExtra
       registers: longModeEntry({
         rip: kernel.entry,
         rsi: LOW.bootParams,
-        cr3: BigInt(LOW.pageTables),
+        cr3: BigInt(LOW.pageTables) | encryption,
         gdt: LOW.gdt,
       }),
     },

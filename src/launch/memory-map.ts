@@ -23,6 +23,8 @@ export const LOW = {
   bootParams: 0x2000,
   commandLine: 0x3000,
   pageTables: 0x4000,
+  /** Behind the page tables for 4 GiB. */
+  setupData: 0xa000,
 } as const;
 
 export const LEGACY_HOLE = 0xa0000;

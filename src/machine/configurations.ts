@@ -13,6 +13,7 @@ import { hypervPlatform } from './hyperv-platform.ts';
 import { Machine } from './machine.ts';
 import type { Measurement } from './measure/measurement.ts';
 import type { Directive } from '../launch/directives.ts';
+import { makeSnp } from './snp.ts';
 
 /** What a VM is made from, whatever its configuration. */
 export interface MachineRequest {
@@ -52,7 +53,7 @@ export interface Configuration {
 
 export const CONFIGURATIONS: readonly Configuration[] = [
   { name: 'plain', summary: 'an ordinary Hyper-V Generation 2 VM', make: makePlain },
-  { name: 'snp', summary: 'SEV-SNP, fully enlightened, at VMPL0', vendor: 'amd' },
+  { name: 'snp', summary: 'SEV-SNP, fully enlightened, at VMPL0', vendor: 'amd', make: makeSnp },
   { name: 'snp-paravisor', summary: 'SEV-SNP, paravisor at VMPL0, guest at VMPL2 with vTOM', vendor: 'amd' },
   { name: 'tdx', summary: 'TDX, fully enlightened, an L1 TD', vendor: 'intel', make: makeTdx },
   { name: 'tdx-paravisor', summary: 'TDX, paravisor at L1, guest an L2 VM', vendor: 'intel' },

@@ -5,6 +5,7 @@ import {
   hostAdvance,
   hostExit,
   hostInterrupt,
+  hostLaunch,
   hostNextEvent,
   hostSerialInput,
   hostTakeNmi,
@@ -25,6 +26,7 @@ export function hypervPlatform(config: HostConfig): Platform {
       state = saved as typeof state;
     },
     turn: (now) => hostTurn(state, now),
+    launch: (directives, world) => hostLaunch(state, directives, world),
     exit: (vp, exit, world) => hostExit(state, vp, exit, world),
     advance: (world) => hostAdvance(state, world),
     nextEvent: () => hostNextEvent(state),

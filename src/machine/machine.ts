@@ -119,6 +119,8 @@ export type StopReason =
       readonly cause: 'breakpoint' | 'watch';
       readonly watch: number;
     }
+  /** The guest asked to be ended, or its host cannot let it go on. */
+  | { readonly kind: 'terminated'; readonly vp: number; readonly what: string }
   /** The same exit at the same place without progress: the VM is stuck. */
   | { readonly kind: 'stuck'; readonly vp: number; readonly exit: string };
 
@@ -434,6 +436,9 @@ export class Machine {
           break;
         case 'crash':
           this.#end = { kind: 'crash', parameters: action.parameters, message: action.message };
+          break;
+        case 'terminate':
+          this.#end = { kind: 'terminated', vp: action.vp, what: action.what };
           break;
         case 'end':
           this.#end = { kind: 'end', reason: action.reason };

@@ -309,6 +309,7 @@ function statusOf(
         : STATUS.guestDied;
     case 'idle':
     case 'crash':
+    case 'terminated':
     case 'stuck':
     case 'debug':
       return STATUS.guestDied;

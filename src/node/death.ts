@@ -21,6 +21,8 @@ export function describeStop(reason: StopReason): string {
       return END[reason.reason];
     case 'idle':
       return 'all processors wait and nothing will wake them';
+    case 'terminated':
+      return `processor ${reason.vp} was ended, ${reason.what}`;
     case 'stuck':
       return `processor ${reason.vp} repeats ${reason.exit} without progress`;
     default:

@@ -33,9 +33,8 @@ $bb mkdir -p /proc /sys /dev /run /tmp /root
 $bb mount -t proc proc /proc
 $bb mount -t sysfs sys /sys
 $bb mount -t devtmpfs dev /dev 2>/dev/null
-$bb mkdir -p /dev/pts /sys/kernel/config
+$bb mkdir -p /dev/pts
 $bb mount -t devpts devpts /dev/pts
-$bb mount -t configfs config /sys/kernel/config 2>/dev/null
 $bb mount -t tmpfs run /run
 $bb --install -s /bin
 # There is no init process to ask for these: they act at once.
@@ -46,6 +45,7 @@ for name in poweroff reboot halt; do
 done
 export PATH=/bin:/sbin HOME=/root TERM=\${TERM:-linux} PS1='vitrine:\\w# '
 for module in $(cat /vitrine/modules); do insmod "/vitrine/modules.d/$module.ko" 2>/dev/null; done
+[ -d /sys/kernel/config ] && mount -t configfs config /sys/kernel/config 2>/dev/null
 cd /root
 [ -e /vitrine/command ] && exec sh /vitrine/run
 echo

@@ -27,7 +27,17 @@ export interface KernelRequest {
 }
 
 /** What the default initramfs loads when the kernel has it as a module. */
-export const WANTED_MODULES = ['hv_vmbus', 'hv_utils', 'sev_guest', 'tdx_guest', 'tsm'] as const;
+export const WANTED_MODULES = [
+  'hv_vmbus',
+  'hv_utils',
+  'configfs',
+  // AES-GCM, which sev_guest asks the kernel for.
+  'ghash_generic',
+  'gcm',
+  'sev_guest',
+  'tdx_guest',
+  'tsm',
+] as const;
 
 const MOST_FILE = 2 ** 31;
 

@@ -251,6 +251,9 @@ function act(call: ParavisorCall, guest: GuestVp, action: HostAction): void {
       // Without its message: that lies in memory which is the guest's own.
       ask(guest, { kind: 'msr', index: MSR.crashCtl, write: true, lo: 0, hi: 0x8000_0000 });
       return;
+    case 'terminate':
+      // No owner of a partition asks for its own end in that way.
+      return;
     case 'end':
       endAtHost(state, guest, action.reason);
       return;

@@ -41,4 +41,6 @@ export type HostAction =
       readonly parameters: readonly bigint[];
       readonly message: Uint8Array | undefined;
     }
+  /** The guest asked to be ended, or its host cannot let it go on; `what` says why. */
+  | { readonly kind: 'terminate'; readonly vp: number; readonly what: string }
   | { readonly kind: 'end'; readonly reason: EndReason };

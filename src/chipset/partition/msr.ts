@@ -315,9 +315,20 @@ function writeHypercall(call: PartitionCall, _vp: VpState, lo: number, hi: numbe
   if ((state.hypercall.lo & HYPERCALL_LOCKED) !== 0) return false;
   const identified = state.guestOsId.lo !== 0 || state.guestOsId.hi !== 0;
   const value = identified ? lo : (lo & ~PAGE_ENABLE) >>> 0;
-  if (!movePage(call, HYPERCALL_SLOT, value, hi, () => hypercallPage(state.config.vendor))) return false;
+  // An isolated guest names a page that it keeps to itself and never calls: the register holds what it wrote, the page is
+  // left alone (Linux 6.12 hyperv_init).
+  const gpa = enabledPage({ lo: value, hi });
+  const isKept = gpa !== undefined && isPrivatePage(call, gpa);
+  if (!isKept && !movePage(call, HYPERCALL_SLOT, value, hi, () => hypercallPage(state.config.vendor)))
+    return false;
   state.hypercall = { lo: value, hi };
   return true;
+}
+
+/** Whether the view refuses writes there because the page is the guest's own. */
+function isPrivatePage({ view }: PartitionCall, gpa: number): boolean {
+  const probe = view.write(gpa, new Uint8Array(0));
+  return !probe.ok && probe.reason === 'private';
 }
 
 const INT3 = 0xcc;

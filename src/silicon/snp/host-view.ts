@@ -8,6 +8,7 @@ import type { SnpSystem } from './system.ts';
 import type { SnpCpuid } from './cpuid.ts';
 
 const PAGE = 4096;
+const ZEROS = new Uint8Array(PAGE);
 const refuse = (reason: AccessRefusal): { readonly ok: false; readonly reason: AccessRefusal } => ({
   ok: false,
   reason,
@@ -74,11 +75,12 @@ export function createSnpHostView(
       const result = processor.launchUpdate({
         type,
         gpa: rmp.gpa(page),
-        contents: system.peek(spa, PAGE, 0),
+        contents: type === PAGE_TYPE.zero ? ZEROS : system.peek(spa, PAGE, 0),
         ...(permissions && { permissions }),
       });
       if (result.status !== STATUS.success) return result;
-      system.fill(page, asid, result.contents as Uint8Array);
+      if (type === PAGE_TYPE.zero) system.clear(page, asid);
+      else system.fill(page, asid, result.contents as Uint8Array);
       rmp.setBits(page, RMP.validated | (type === PAGE_TYPE.vmsa ? RMP.vmsa : 0), RMP.immutable);
       permissions?.forEach((mask, k) => rmp.setPermissions(page, k + 1, mask));
       return { status: STATUS.success };
@@ -116,7 +118,8 @@ export function createSnpHostView(
       return { ok: true, bytes: out };
     },
     write(gpa, bytes) {
-      const list = pieces(gpa, bytes.length);
+      // No bytes: the question whether there could be some.
+      const list = pieces(gpa, Math.max(1, bytes.length));
       if (list === undefined) return refuse('unmapped');
       for (const piece of list)
         if (!system.isHypervisorOwned(piece.spa, piece.bytes))

@@ -122,6 +122,15 @@ export class SnpSystem {
     this.engine.blocks.codeChanged(host, PAGE);
   }
 
+  /** Zeros under `domain`. Memory that is zero already is left alone: nobody has to provide it. */
+  clear(page: number, domain: number): void {
+    const start = this.host(page * PAGE) >>> 2;
+    let any = 0;
+    for (let k = 0; k < PAGE / 4; k++) any |= this.#u32[start + k] as number;
+    if (any !== 0) this.fill(page, domain, new Uint8Array(PAGE));
+    this.#u8[this.layout.domains + page] = domain;
+  }
+
   /** What an access from `domain` finds, without changing what the frame holds. */
   peek(spa: number, length: number, domain: number): Uint8Array {
     const bytes = new Uint8Array(length);
