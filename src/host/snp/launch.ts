@@ -112,7 +112,9 @@ function importPage(
   if (view.rmpupdate(spa, entry) !== RMP_STATUS.success)
     return `RMPUPDATE refused the page at 0x${gpa.toString(16)}`;
   const firmwareType = type === 'normal' && !run.measured ? PAGE_TYPE.unmeasured : TYPES[type];
-  const result = view.launchUpdate(spa, firmwareType);
+  let result = view.launchUpdate(spa, firmwareType);
+  // A CPUID page that claims more than the processor has: the firmware has corrected it, and the host takes that.
+  if (type === 'cpuid' && result.contents !== undefined) result = view.launchUpdate(spa, firmwareType);
   if (result.status !== STATUS.success)
     return `the AMD-SP refused the page at 0x${gpa.toString(16)} of '${run.name}' with status ${result.status}`;
   snp.pages[gpa / PAGE] = PAGE_KIND.private;

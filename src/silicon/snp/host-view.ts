@@ -78,7 +78,11 @@ export function createSnpHostView(
         contents: type === PAGE_TYPE.zero ? ZEROS : system.peek(spa, PAGE, 0),
         ...(permissions && { permissions }),
       });
-      if (result.status !== STATUS.success) return result;
+      if (result.status !== STATUS.success) {
+        // What the firmware would accept stands in the page then, in clear.
+        if (result.contents !== undefined) system.fill(page, 0, result.contents);
+        return result;
+      }
       if (type === PAGE_TYPE.zero) system.clear(page, asid);
       else system.fill(page, asid, result.contents as Uint8Array);
       rmp.setBits(page, RMP.validated | (type === PAGE_TYPE.vmsa ? RMP.vmsa : 0), RMP.immutable);
