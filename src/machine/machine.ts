@@ -159,7 +159,7 @@ export class Machine {
       defs: [...hardware.defs, ...x86Defs],
       features: hardware.features,
       routines: [...x86Routines, ...hardware.routines],
-      exports: hardware.exports,
+      exports: hardware.exports ?? [],
     });
     const now = (): number => this.#now;
     this.silicon = hardware.bind(this.engine, {

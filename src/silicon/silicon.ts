@@ -42,7 +42,7 @@ export interface SiliconPlan {
   /** Library routines, `second_stage` among them. */
   readonly routines: readonly Routine[];
   /** Routines that the silicon itself calls. */
-  readonly exports: readonly string[];
+  readonly exports?: readonly string[];
   readonly frameBytes: number;
   readonly stageBytes: number;
   bind(engine: Engine, clock: Clock): Silicon;

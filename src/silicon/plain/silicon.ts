@@ -34,7 +34,6 @@ export function plainSilicon(setup: SiliconSetup): SiliconPlan {
     defs: [],
     features: setup.model.features,
     routines: [secondStagePlain],
-    exports: [],
     frameBytes,
     stageBytes: stageBytes(top, frameBytes),
     bind: (engine, clock) => new PlainSilicon(setup, engine, clock, regions),
