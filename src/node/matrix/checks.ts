@@ -347,7 +347,7 @@ const CHECKS: Readonly<Record<string, Check>> = {
         : [
             `${unknown.reduce((sum, { pages }) => sum + pages, 0)} shared pages without a reason: ${unknown
               .slice(0, 8)
-              .map(({ gpa, pages }) => `${hex(gpa)}+${pages}`)
+              .map(({ gpa, pages, site }) => `${hex(gpa)}+${pages} by ${site}`)
               .join(' ')}`,
           ]),
     );

@@ -115,6 +115,7 @@ export function goodObservation(name: ConfigurationName): Mutable<Observation> {
       : [{ gpa: 0, pages: 1024 }],
     pages: { private: confidential ? 1005 : 0, shared: confidential ? 19 : 1024 },
     pageMap: [],
+    shareSites: [],
     probes: { secret: [], 'code-visible': [], 'transition-mapped': [], 'far-end': ['booted with nopv'] },
   }) as Mutable<Observation>;
 }

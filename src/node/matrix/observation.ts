@@ -5,6 +5,7 @@
 import { EVENT, EVENT_CLASS, PAGE_STATE } from '../../abi/events.ts';
 import type { EventSink } from '../../seats/events.ts';
 import type { ConfigurationName } from './configurations.ts';
+import type { ShareSite } from './share-sites.ts';
 import type { PageMapSample } from './report.ts';
 
 export interface Tally {
@@ -32,6 +33,8 @@ export interface Observation {
   readonly sharedRuns: readonly PageRun[];
   readonly pages: { readonly private: number; readonly shared: number };
   readonly pageMap: readonly PageMapSample[];
+  /** Who in the guest asked for pages to be shared, in order. */
+  readonly shareSites: readonly ShareSite[];
   /** Findings of probes that looked into the guest while it ran, by name. */
   readonly probes: Readonly<Record<string, readonly string[]>>;
 }
@@ -156,7 +159,7 @@ export class Observer implements EventSink {
     time: number,
     about: Pick<
       Observation,
-      'configuration' | 'kernelSha256' | 'vcpus' | 'memoryBytes' | 'booted' | 'said' | 'probes'
+      'configuration' | 'kernelSha256' | 'vcpus' | 'memoryBytes' | 'booted' | 'said' | 'probes' | 'shareSites'
     >,
   ): Observation {
     this.#sample(time);

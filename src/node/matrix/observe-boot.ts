@@ -9,6 +9,7 @@ import type { Machine, StopReason } from '../../machine/machine.ts';
 import { CONFIGURATIONS, party, type ConfigurationName } from './configurations.ts';
 import { Observer, rows, type Observation } from './observation.ts';
 import { Probes, SECRET_SCRIPT } from './probes.ts';
+import { ShareSites } from './share-sites.ts';
 import type { BootResult } from './report.ts';
 
 /** Sections of what the guest says about itself. */
@@ -17,6 +18,7 @@ section() { echo "@@ $1"; }
 section dmesg; dmesg
 section flags; grep -m1 '^flags' /proc/cpuinfo
 section iomem; cat /proc/iomem
+section modules; cat /proc/modules
 section nproc; nproc
 section end`;
 
@@ -50,12 +52,14 @@ export async function observeBoot(
   const started = performance.now();
   const seconds = (): number => (performance.now() - started) / 1000;
   onProgress({ stage: 'launch', instructions: 0, seconds: 0 });
-  const probes = new Probes(confidential);
+  const probes = new Probes(facts);
   const observer = new Observer(options.memory, confidential, (time, type, a, b, c, d) =>
     probes.event(time, type, a, b, c, d),
   );
   const { machine, kernel } = await build({ ...options, run: GUEST_SCRIPT }, source, observer);
   probes.machine = machine;
+  const sites = new ShareSites(kernel.systemMap);
+  probes.sites = sites;
 
   const said: string[] = [];
   const console: string[] = [];
@@ -96,6 +100,7 @@ export async function observeBoot(
     booted,
     said: sections,
     probes: probes.findings(),
+    shareSites: sites.sites,
   });
   onProgress({ stage: 'done', instructions: machine.instructions, seconds: seconds() });
   return {

@@ -3,9 +3,11 @@
  * whether it can read the instruction at an exit, and what is mapped while pages change hands. A finding is a line of text; a
  * probe without findings found nothing wrong, one that never looked is absent.
  */
-import { EVENT } from '../../abi/events.ts';
+import { EVENT, PAGE_STATE } from '../../abi/events.ts';
 import type { Machine } from '../../machine/machine.ts';
 import { CPU } from '../../x86/layout.ts';
+import type { ConfigurationFacts } from './configurations.ts';
+import type { ShareSites } from './share-sites.ts';
 import { mappedPages, memoryEnd, translate } from './page-tables.ts';
 
 const MARK = 'vitrine-secret:';
@@ -21,14 +23,17 @@ export const SECRET_SCRIPT = `{ printf '%s%s' vitrine- secret:; head -c ${SECRET
 
 export class Probes {
   machine: Machine | undefined;
+  sites: ShareSites | undefined;
   readonly #confidential: boolean;
+  readonly #guestContext: number;
   readonly #findings: Record<string, string[]> = {};
   #exits = 0;
   #secret: Uint8Array | undefined;
   #looking = false;
 
-  constructor(confidential: boolean) {
-    this.#confidential = confidential;
+  constructor({ technology, guestContext }: ConfigurationFacts) {
+    this.#confidential = technology !== 'none';
+    this.#guestContext = guestContext;
   }
 
   event(time: number, type: number, a: number, b: number, c: number, d: number): void {
@@ -36,8 +41,15 @@ export class Probes {
     if (!this.#confidential || this.machine === undefined || this.#looking) return;
     this.#looking = true;
     if (type === EVENT.exit && d === -1) this.#exit(time);
-    else if (type === EVENT.visibility) this.#transition(time, a, b);
+    else if (type === EVENT.visibility) {
+      this.#transition(time, a, b);
+      if (c === 1) this.#shared(a, b);
+    } else if (type === EVENT.pageState && c === PAGE_STATE.shared) this.#shared(a, b);
     this.#looking = false;
+  }
+
+  #shared(gpa: number, pages: number): void {
+    this.sites?.record(this.machine as Machine, this.#guestContext, gpa, pages);
   }
 
   /** The last look, over all of memory. */

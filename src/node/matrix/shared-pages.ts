@@ -1,6 +1,7 @@
 /** Why each shared page is shared: what the host was seen to use it for, and ranges that the kernel itself names. */
 import { PAGE_USE } from '../../abi/events.ts';
 import { rows, type Observation, type PageRun } from './observation.ts';
+import { KERNEL, moduleOf, type ShareSite } from './share-sites.ts';
 
 const PAGE_BYTES = 4096;
 
@@ -16,6 +17,24 @@ const USES: Readonly<Record<number, string>> = {
   [PAGE_USE.quote]: 'buffer of a quote request',
   [PAGE_USE.guestMessage]: 'guest message to the AMD-SP',
   [PAGE_USE.doorbell]: '#HV doorbell page',
+};
+
+/** Sites in the kernel that share memory, and what for. A site that is not here is a page without a reason. */
+const SITES: Readonly<Record<string, string>> = {
+  swiotlb_update_mem_attributes: 'swiotlb bounce buffers',
+  atomic_pool_expand: 'pool of the DMA API for atomic allocations',
+  dma_direct_alloc: 'coherent DMA buffer',
+  hv_common_cpu_init: 'hypercall input page',
+  hv_synic_alloc: 'SynIC message page',
+  vmbus_connect: 'VMBus monitor page',
+  setup_ghcb: 'GHCB',
+  init_ghcb: 'GHCB',
+  __register_ghcb: 'GHCB',
+  alloc_shared_pages: 'guest message to the AMD-SP',
+  sme_early_init: 'kernel data marked __bss_decrypted',
+  'module hv_vmbus': 'VMBus pages',
+  'module sev_guest': 'guest message to the AMD-SP',
+  'module tdx_guest': 'buffer of a quote request',
 };
 
 interface Range {
@@ -54,17 +73,59 @@ function decryptedBss(o: Observation): Range[] {
   return [{ reason: 'kernel data marked __bss_decrypted', from: physical(start), to: physical(end) }];
 }
 
+/**
+ * Pools of the DMA API for atomic allocations, where no symbol tells: the log has their sizes in the order in which the
+ * kernel asked for them.
+ */
+function atomicPools(o: Observation): Range[] {
+  const requests = o.shareSites.filter(({ site }) => site === KERNEL);
+  return (o.said['dmesg'] ?? []).flatMap((line) => {
+    const bytes =
+      Number(/DMA: preallocated (\d+) KiB .*pool for atomic allocations/.exec(line)?.[1] ?? 0) * 1024;
+    const at = requests.findIndex(({ pages }) => pages * PAGE_BYTES === bytes);
+    if (at < 0) return [];
+    const [{ gpa, pages }] = requests.splice(at, 1) as [ShareSite];
+    return [
+      { reason: 'pool of the DMA API for atomic allocations', from: gpa, to: gpa + pages * PAGE_BYTES },
+    ];
+  });
+}
+
+/** Ranges that a known site of the kernel shared; the last one to do so is the reason. */
+function sites(o: Observation): Range[] {
+  return o.shareSites.toReversed().flatMap(({ gpa, pages, site }) => {
+    const modules = o.said['modules'] ?? [];
+    const reason = SITES[moduleOf(site, modules)] ?? quoteBuffer(site, pages, modules);
+    return reason === undefined ? [] : [{ reason, from: gpa, to: gpa + pages * PAGE_BYTES }];
+  });
+}
+
+function siteOf(o: Observation, gpa: number): string {
+  const found = o.shareSites.findLast(
+    (entry) => gpa >= entry.gpa && gpa < entry.gpa + entry.pages * PAGE_BYTES,
+  );
+  return found === undefined ? 'nobody seen' : moduleOf(found.site, o.said['modules'] ?? []);
+}
+
+/** tdx_guest makes its buffer (GET_QUOTE_BUF_SIZE) in code that is freed after it ran: no module has that address any more. */
+function quoteBuffer(site: string, pages: number, modules: readonly string[]): string | undefined {
+  const ofFreedCode = moduleOf(site, modules).startsWith('0x');
+  const loaded = modules.some((line) => line.startsWith('tdx_guest '));
+  return ofFreedCode && loaded && pages * PAGE_BYTES === 8192 ? SITES['module tdx_guest'] : undefined;
+}
+
 /** Shared pages by reason, and the runs for which there is none. */
 export function accountFor(o: Observation): {
   readonly reasons: readonly { readonly reason: string; readonly pages: number }[];
-  readonly unknown: readonly PageRun[];
+  /** `site`: who shared the first page, as far as it could be seen. */
+  readonly unknown: readonly (PageRun & { readonly site: string })[];
 } {
   const used = new Map(
     rows(o.counts.pageUse, () => true).map(({ key }) => [key[0] as number, key[1] as number]),
   );
-  const ranges = [...swiotlb(o), ...decryptedBss(o)];
+  const ranges = [...swiotlb(o), ...decryptedBss(o), ...sites(o), ...atomicPools(o)];
   const pages = new Map<string, number>();
-  const unknown: { gpa: number; pages: number }[] = [];
+  const unknown: { gpa: number; pages: number; site: string }[] = [];
   for (const run of o.sharedRuns)
     for (let page = 0; page < run.pages; page++) {
       const gpa = run.gpa + page * PAGE_BYTES;
@@ -77,7 +138,7 @@ export function accountFor(o: Observation): {
       else {
         const last = unknown.at(-1);
         if (last !== undefined && last.gpa + last.pages * PAGE_BYTES === gpa) last.pages++;
-        else unknown.push({ gpa, pages: 1 });
+        else unknown.push({ gpa, pages: 1, site: siteOf(o, gpa) });
       }
     }
   return { reasons: [...pages].map(([reason, count]) => ({ reason, pages: count })), unknown };
