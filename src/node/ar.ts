@@ -17,7 +17,8 @@ export function readAr(bytes: Uint8Array, where: string): ArMember[] {
     if (at + 60 > bytes.length) throw new UserError(`${where} is cut off at byte ${at}: download it again`);
     const name = text(at, at + 16)
       .trim()
-      .replace(/\/$/, '');
+      .replace(/\/$/, '')
+      .replace(/[^\x20-\x7e]/g, '?');
     const field = text(at + 48, at + 58).trim();
     const size = /^\d+$/.test(field) ? Number(field) : NaN;
     if (!Number.isSafeInteger(size) || text(at + 58, at + 60) !== '`\n')

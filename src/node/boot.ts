@@ -57,9 +57,12 @@ export interface BootOptions {
   readonly cacheDir: string;
 }
 
-/** Instructions between looks at the outside world. */
+/**
+ * The outside world is looked at when the count of instructions passes a multiple of this, and when the guest is idle: input
+ * then comes at the same instruction however a run was cut.
+ */
 const SLICE = 5_000_000;
-const NOTHING_SAVED: SavedSession = { run: undefined, typed: new Uint8Array(0) };
+const NOTHING_SAVED: SavedSession = { run: undefined, typed: new Uint8Array(0), skipTo: 0 };
 
 const say = (line: string): void => void process.stderr.write(`vitrine: ${line}\n`);
 
@@ -141,15 +144,14 @@ export async function boot(options: BootOptions): Promise<number> {
   const onSignal = (signal: NodeJS.Signals): void => void (interrupted = signal === 'SIGINT' ? 2 : 15);
   process.on('SIGINT', onSignal);
   process.on('SIGTERM', onSignal);
-  const nextMark = (): number =>
-    options.hashEvery > 0
-      ? (Math.floor(machine.instructions / options.hashEvery) + 1) * options.hashEvery
-      : Infinity;
-  let hashAt = nextMark();
+  const nextMultiple = (of: number): number =>
+    of > 0 ? (Math.floor(machine.instructions / of) + 1) * of : Infinity;
+  let hashAt = nextMultiple(options.hashEvery);
+  let lookAt = nextMultiple(SLICE);
   const paced = options.realtime || tty;
   let pacer = new Pacer(machine.now);
   // While a command may read input, an idle guest gets it before its clock skips to the next timer.
-  let skipTo = 0;
+  let skipTo = saved.skipTo;
   try {
     for (;;) {
       const held = paced || session?.waiting === true;
@@ -162,20 +164,22 @@ export async function boot(options: BootOptions): Promise<number> {
             : Infinity;
       await gdb?.ready();
       if (gdb?.killed === true) return STATUS.ok;
-      const budget = Math.min(SLICE, limit - machine.instructions, hashAt - machine.instructions);
+      const budget = Math.min(lookAt, limit, hashAt) - machine.instructions;
       reason = (gdb ?? machine).run(Math.max(1, budget), idleTo);
       if (machine.instructions >= hashAt) {
         process.stderr.write(`hash ${machine.instructions} ${stateHash(machine)}\n`);
-        hashAt = nextMark();
+        hashAt = nextMultiple(options.hashEvery);
       }
       await breathe(reason, held ? pacer : undefined, machine);
+      const looks = tty || reason.kind === 'idle' || machine.instructions >= lookAt;
+      if (machine.instructions >= lookAt) lookAt = nextMultiple(SLICE);
       // Input goes to an idle guest before its clock skips to the next timer.
-      if (terminal !== undefined) {
+      if (terminal !== undefined && looks) {
         terminal.pump(machine, reason.kind === 'idle');
         if (session === undefined) skipTo = reason.kind === 'idle' ? reason.until : machine.now;
       }
       while (process.stdout.writableNeedDrain && interrupted === undefined) await drained();
-      if (session !== undefined) {
+      if (session !== undefined && looks) {
         const before = session.sent;
         await session.feed(machine);
         skipTo = reason.kind === 'idle' && session.sent === before ? reason.until : machine.now;
@@ -203,7 +207,8 @@ export async function boot(options: BootOptions): Promise<number> {
       ({ machine, kernel, configuration } = await start(options, source, sink));
       machine.onSerial = onSerial;
       pacer = new Pacer(machine.now);
-      hashAt = nextMark();
+      hashAt = nextMultiple(options.hashEvery);
+      lookAt = nextMultiple(SLICE);
     }
   } finally {
     process.off('SIGINT', onSignal);
@@ -233,6 +238,7 @@ export async function boot(options: BootOptions): Promise<number> {
     saveSnapshot(options.snapshot, machine, configuration, {
       run: session?.save(),
       typed: terminal?.typed ?? new Uint8Array(0),
+      skipTo,
     });
   if (options.json !== undefined) {
     const text = reportText(machine, {

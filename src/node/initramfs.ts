@@ -93,13 +93,15 @@ export function buildInitramfs(parts: InitramfsParts): Uint8Array {
   const text = (value: string): Uint8Array => new TextEncoder().encode(value);
   const order = loadOrder(parts.modules, WANTED_MODULES);
   const entries: CpioEntry[] = [
-    ...['bin', 'dev', 'vitrine', 'vitrine/modules.d'].map((path): CpioEntry => ({
+    ...['bin', 'dev', 'etc', 'vitrine', 'vitrine/modules.d'].map((path): CpioEntry => ({
       path,
       mode: MODE.directory,
     })),
     { path: 'dev/console', mode: MODE.character, device: { major: 5, minor: 1 } },
     { path: 'bin/busybox', mode: MODE.program, data: parts.busybox },
     { path: 'init', mode: MODE.program, data: text(INIT) },
+    { path: 'etc/passwd', mode: MODE.file, data: text('root::0:0:root:/root:/bin/sh\n') },
+    { path: 'etc/group', mode: MODE.file, data: text('root:x:0:\n') },
     { path: 'vitrine/modules', mode: MODE.file, data: text(order.map(({ name }) => `${name}\n`).join('')) },
     { path: 'vitrine/run', mode: MODE.file, data: text(RUN) },
     ...order.map(({ name, data }): CpioEntry => ({

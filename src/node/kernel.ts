@@ -96,6 +96,13 @@ async function fromDeb(bytes: Uint8Array, where: string): Promise<Kernel> {
   };
 }
 
+/** A bzImage or ELF file as it is, or what a .deb holds. */
+export async function kernelFromFile(bytes: Uint8Array, path: string): Promise<Kernel> {
+  return isDeb(bytes)
+    ? fromDeb(bytes, path)
+    : { image: bytes, name: basename(path), sha256: sha256(bytes), modules: new Map() };
+}
+
 /** Reads only the wanted modules and their dependencies: a package has thousands. */
 async function chooseModules(
   files: readonly { path: string; data: Uint8Array }[],
@@ -210,10 +217,7 @@ export async function resolvePackage(name: string, source: PackageSource): Promi
 export async function resolveKernel(request: KernelRequest, source: PackageSource): Promise<Kernel> {
   let kernel: Kernel;
   if (request.file !== undefined) {
-    const bytes = readUserFile(request.file, 'kernel');
-    kernel = isDeb(bytes)
-      ? await fromDeb(bytes, request.file)
-      : { image: bytes, name: basename(request.file), sha256: sha256(bytes), modules: new Map() };
+    kernel = await kernelFromFile(readUserFile(request.file, 'kernel'), request.file);
   } else {
     const name =
       request.package === undefined

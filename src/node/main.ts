@@ -1,6 +1,7 @@
 /** Entry point of the command line: the commands, and what their endings mean. */
 import { CommanderError } from 'commander';
 import { ExitStatus, STATUS, UserError } from './errors.ts';
+import { plainText } from './sanitize.ts';
 import { program } from './program.ts';
 
 const SIGPIPE = 13;
@@ -32,7 +33,8 @@ async function main(): Promise<number> {
       return STATUS.usage;
     }
     if (error instanceof UserError) {
-      process.stderr.write(`vitrine: ${error.message}\n`);
+      // Names of files and of what is in them may hold anything.
+      process.stderr.write(`vitrine: ${plainText(error.message).replaceAll('\n', ' ')}\n`);
       return STATUS.usage;
     }
     return bug(error as Error);

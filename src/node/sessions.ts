@@ -130,13 +130,16 @@ export class RunSession {
   async #more(): Promise<boolean> {
     this.#input?.resume();
     return new Promise<boolean>((resolve) => {
-      const timer = setTimeout(() => done(false), GRACE_MS);
+      // What has arrived by then is delivered first, however late a busy computer fires the timer.
+      const timer = setTimeout(() => setImmediate(() => done(false)), GRACE_MS);
+      const wake = (): void => done(true);
       const done = (came: boolean): void => {
+        if (this.#wake !== wake) return;
         clearTimeout(timer);
         this.#wake = undefined;
         resolve(came);
       };
-      this.#wake = () => done(true);
+      this.#wake = wake;
     });
   }
 

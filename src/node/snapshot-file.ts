@@ -29,6 +29,8 @@ export interface SavedSession {
   readonly run: RunState | undefined;
   /** Typed into the console, not yet taken by the guest. */
   readonly typed: Uint8Array;
+  /** Virtual time up to which an idle guest had been offered input. */
+  readonly skipTo: number;
 }
 
 export interface Resumed {

@@ -1,0 +1,65 @@
+/** Other Debian kernels than the default one, each by package name and by a .deb file, against the list of warnings. */
+import { copyFileSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, test } from 'vitest';
+import { Cache, defaultCacheDir } from '../../src/node/cache.ts';
+import { vitrine, whyNoKernel } from '../e2e/vitrine.ts';
+import { compareWarnings } from '../e2e/warnings.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'vitrine-kernels-'));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+/** Metapackages, so that this follows what apt offers. */
+const KERNELS = [
+  {
+    name: "Debian's 6.1 cloud kernel",
+    metapackage: 'linux-image-cloud-amd64',
+    release: /^6\.1\.\S+cloud-amd64$/,
+  },
+  {
+    name: "Debian's 6.12 generic kernel",
+    metapackage: 'linux-image-6.12-amd64',
+    release: /^6\.12\.\d[^-]*-amd64$/,
+  },
+] as const;
+
+describe.for(KERNELS)('$name', ({ metapackage, release }) => {
+  const missing = whyNoKernel(metapackage);
+  const booting = test.skipIf(missing !== undefined);
+  const reason = missing === undefined ? '' : ` (skipped: ${missing})`;
+  const look = (how: readonly string[], cpus: number): string => {
+    const ran = vitrine([
+      'boot',
+      ...how,
+      '--cpus',
+      String(cpus),
+      '--run',
+      'uname -r; nproc; grep -o hv_vmbus /proc/modules | head -1; dmesg -r',
+    ]);
+    expect(ran.status, ran.stderr).toBe(0);
+    const [running = '', count, module, ...rest] = ran.stdout.toString().split('\n');
+    expect(running).toMatch(release);
+    expect(count).toBe(String(cpus));
+    expect(module).toBe('hv_vmbus');
+    const dmesg = rest.join('\n');
+    expect(dmesg).toMatch(/hv_vmbus: Vmbus version:\d+\.\d+/);
+    expect(compareWarnings(dmesg, { configuration: 'plain', release: running, model: 'EPYC-Milan' })).toEqual(
+      [],
+    );
+    return running;
+  };
+
+  booting(`boots by package name${reason}`, () => {
+    look(['--kernel-package', metapackage], 1);
+  });
+
+  booting(`boots from a .deb file, with 2 processors${reason}`, () => {
+    const cache = new Cache(defaultCacheDir());
+    const [entry] = cache.find((name) => release.test(name.slice('linux-image-'.length, name.indexOf('_'))));
+    expect(entry).toBeDefined();
+    const file = join(folder, 'kernel.deb');
+    copyFileSync(join(cache.dir, entry?.file ?? ''), file);
+    look(['--kernel', file, '--offline'], 2);
+  });
+});
