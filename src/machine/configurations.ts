@@ -8,7 +8,7 @@ import { fail, type Failure } from '../launch/outcome.ts';
 import { launchPlain } from '../launch/plain.ts';
 import type { EventSink } from '../seats/events.ts';
 import type { CpuModel } from '../x86/cpuid.ts';
-import { makeTdx } from './make-tdx.ts';
+import { makeTdx, tdxLaunchList } from './make-tdx.ts';
 import { hypervPlatform } from './hyperv-platform.ts';
 import { Machine } from './machine.ts';
 import type { Measurement } from './measure/measurement.ts';
@@ -55,7 +55,13 @@ export const CONFIGURATIONS: readonly Configuration[] = [
   { name: 'plain', summary: 'an ordinary Hyper-V Generation 2 VM', make: makePlain },
   { name: 'snp', summary: 'SEV-SNP, fully enlightened, at VMPL0', vendor: 'amd', make: makeSnp },
   { name: 'snp-paravisor', summary: 'SEV-SNP, paravisor at VMPL0, guest at VMPL2 with vTOM', vendor: 'amd' },
-  { name: 'tdx', summary: 'TDX, fully enlightened, an L1 TD', vendor: 'intel', make: makeTdx },
+  {
+    name: 'tdx',
+    summary: 'TDX, fully enlightened, an L1 TD',
+    vendor: 'intel',
+    make: makeTdx,
+    launch: tdxLaunchList,
+  },
   { name: 'tdx-paravisor', summary: 'TDX, paravisor at L1, guest an L2 VM', vendor: 'intel' },
 ];
 

@@ -6,7 +6,13 @@ import { fail } from '../launch/outcome.ts';
 import { launchTdx } from '../launch/tdx/tdx.ts';
 import { tdxSilicon } from '../silicon/tdx/silicon.ts';
 import { xcr0Allowed } from '../x86/cpuid.ts';
-import { entropyBytes, hostConfig, type MachineRequest, type MakeOutcome } from './configurations.ts';
+import {
+  entropyBytes,
+  hostConfig,
+  type LaunchListOutcome,
+  type MachineRequest,
+  type MakeOutcome,
+} from './configurations.ts';
 import { Machine } from './machine.ts';
 import { tdxPlatform } from './tdx-platform.ts';
 
@@ -29,18 +35,24 @@ export function tdxHostConfig(request: MachineRequest): TdxHostConfig {
   };
 }
 
-export function makeTdx(request: MachineRequest): MakeOutcome {
-  const { model } = request;
-  const host = tdxHostConfig(request);
+/** The launch that `makeTdx` carries out. */
+export function tdxLaunchList(request: MachineRequest): LaunchListOutcome {
   const launched = launchTdx({
     kernel: request.kernel,
     initrd: request.initrd,
     commandLine: request.commandLine,
     memoryBytes: request.memoryBytes,
     vpCount: request.vpCount,
-    uarts: host.uarts,
+    uarts: hostConfig(request).uarts,
     entropy: entropyBytes(request.seed),
   });
+  return launched.ok ? { ok: true, directives: launched.launch.directives } : launched;
+}
+
+export function makeTdx(request: MachineRequest): MakeOutcome {
+  const { model } = request;
+  const host = tdxHostConfig(request);
+  const launched = tdxLaunchList(request);
   if (!launched.ok) return launched;
   const machine = new Machine({
     model,
@@ -48,7 +60,7 @@ export function makeTdx(request: MachineRequest): MakeOutcome {
     seed: request.seed,
     tscHz: host.tscHz,
     tscAtZero: host.tscAtZero,
-    directives: launched.launch.directives,
+    directives: launched.directives,
     sink: request.sink,
     initRegisters: initEntry(model.signature),
     silicon: tdxSilicon({ l2Vms: 0 }),

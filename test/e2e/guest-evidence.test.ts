@@ -1,0 +1,84 @@
+/** Evidence that a stock kernel's own driver gets in the guest, judged outside by programs with nothing of ours in them. */
+import { QuoteVerifier } from '@phala/dcap-qvl';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { expect, test } from 'vitest';
+import { readQuote, tdBody10 } from '../../src/abi/tdx/quote.ts';
+import { tdxCollateral } from '../../src/silicon/tdx/attestation/collateral.ts';
+import { tdxPlatform } from '../../src/silicon/tdx/attestation/platform.ts';
+
+const path = (relative: string): string => fileURLToPath(new URL(`../../${relative}`, import.meta.url));
+const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');
+
+function vitrine(...args: readonly string[]) {
+  const { status, stdout, stderr } = spawnSync(process.execPath, [path('bin/vitrine.js'), ...args], {
+    maxBuffer: 2 ** 26,
+  });
+  return { status, stdout, stderr: stderr.toString() };
+}
+
+const fetched = vitrine('kernel', 'fetch');
+const available = fetched.status === 0;
+const reason = available ? '' : ` (skipped: no kernel: ${fetched.stderr.trim().split('\n').at(-1) ?? ''})`;
+const hasPython = spawnSync('python3', ['--version']).status === 0;
+
+/** configfs-tsm with report data of 64 times `x`; what the driver gives goes to standard output. */
+const ASK = [
+  'mount -t configfs none /sys/kernel/config',
+  'mkdir /sys/kernel/config/tsm/report/a',
+  'cd /sys/kernel/config/tsm/report/a',
+  "head -c 64 /dev/zero | tr '\\0' x > inblob",
+  'cat outblob',
+].join(' && ');
+const SECONDS = 300_000;
+
+test.skipIf(!available)(
+  `tdx: the driver gives a quote with the chosen data and the MRTD that measure says; a DCAP verifier accepts it${reason}`,
+  { timeout: SECONDS },
+  () => {
+    const { status, stdout, stderr } = vitrine('boot', 'tdx', '--run', ASK);
+    expect(status, stderr).toBe(0);
+    const measured = vitrine('measure', 'tdx', '--run', ASK).stdout.toString().trim();
+    const body = tdBody10.read(readQuote(stdout)?.body as Uint8Array);
+    expect(hex(body.mrTd)).toBe(measured);
+    expect(hex(body.reportData)).toBe('78'.repeat(64));
+    const collateral = tdxCollateral(tdxPlatform(1n));
+    const verified = QuoteVerifier.newWithRootCa(Buffer.from(collateral.root)).verify(
+      stdout,
+      {
+        pck_crl_issuer_chain: collateral.pckCrlChain,
+        root_ca_crl: hex(collateral.rootCrl),
+        pck_crl: hex(collateral.pckCrl),
+        tcb_info_issuer_chain: collateral.tcbSigningChain,
+        tcb_info: collateral.tcbInfo.text,
+        tcb_info_signature: collateral.tcbInfo.signature,
+        qe_identity_issuer_chain: collateral.tcbSigningChain,
+        qe_identity: collateral.qeIdentity.text,
+        qe_identity_signature: collateral.qeIdentity.signature,
+      } as unknown as Parameters<QuoteVerifier['verify']>[1],
+      1_800_000_000,
+    );
+    expect(verified.status).toBe('UpToDate');
+  },
+);
+
+test.skipIf(!available || !hasPython)(
+  `tdx: another language recomputes MRTD from the pages; another command line changes it${reason}`,
+  { timeout: SECONDS },
+  () => {
+    const folder = mkdtempSync(join(tmpdir(), 'vitrine-'));
+    try {
+      const list = join(folder, 'pages');
+      const measured = vitrine('measure', 'tdx', '--pages', list).stdout.toString().trim();
+      expect(execFileSync('python3', [path('scripts/tdx-mrtd.py'), list], { encoding: 'utf8' }).trim()).toBe(
+        measured,
+      );
+      expect(vitrine('measure', 'tdx', '--append', 'x').stdout.toString().trim()).not.toBe(measured);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  },
+);
