@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { type Assembler, at, dx, eax, ecx, edx, rax, rbx, rcx, rdx } from '../../../guests/asm.ts';
+import { type Assembler, at, dx, eax, ecx, edx, rax, rbx, rcx, rdx, rsi } from '../../../guests/asm.ts';
 import { multibootImage } from '../../../guests/multiboot-image.ts';
 import { findCpuModel } from '../../x86/cpuid.ts';
 import { restoreSnapshot, takeSnapshot } from '../snapshot.ts';
@@ -95,6 +95,22 @@ function postToSelf(asm: Assembler): void {
 
 test('HvCallPostMessage over a connection of port 0x3000 puts the message into the slot', () => {
   expect(result(true, postToSelf)).toBe('000000000001abe1');
+});
+
+test('memory under the hypercall page is back when the page is gone', () => {
+  const program = (asm: Assembler): void => {
+    asm.mov(rbx, 0x500000);
+    asm.movMem(8, at({ base: rbx }), 0x77);
+    wrmsr(asm, 0x40000000, 1);
+    wrmsr(asm, 0x40000001, 0x500001);
+    // ENDBR64 shows instead.
+    asm.mov(rsi, at({ base: rbx }));
+    asm.shift('shl', rsi, 32);
+    wrmsr(asm, 0x40000001, 0x500000);
+    asm.mov(rax, at({ base: rbx }));
+    asm.alu('or', rax, rsi);
+  };
+  expect(result(true, program)).toBe('fa1e0ff300000077');
 });
 
 test('a snapshot in the middle goes on the same', () => {

@@ -11,20 +11,32 @@ export interface MemoryRegion {
   readonly readOnly?: boolean;
 }
 
+/** Pages of the host that may show over guest memory; they have a block of their own behind all addresses of the guest. */
+const BLOCK_PAGES = BLOCK_BYTES / PAGE_BYTES;
+export const HIDDEN_PAGES = BLOCK_PAGES;
+
 /** Bytes of the stage area for addresses below `top` and `frameBytes` of frames. */
 export function stageBytes(top: number, frameBytes: number): number {
-  const blocks = Math.ceil(top / BLOCK_BYTES);
+  const blocks = Math.ceil(top / BLOCK_BYTES) + 1;
   // Every block may come to be split.
-  return STAGE.header + blocks * 8 + (frameBytes / BLOCK_BYTES) * 4 + Math.min(blocks, 512) * 2048;
+  return STAGE.header + blocks * 8 + (frameBytes / BLOCK_BYTES) * 4 + blocks * 2048;
 }
 
-/** Bytes of frames that regions need: whole blocks. */
+/** Bytes of frames that regions need: whole blocks, and the one of the hidden pages. */
 export function frameBytesFor(regions: readonly MemoryRegion[]): number {
   const blocks = new Set<number>();
   for (const { gpa, length } of regions) {
     for (let at = Math.floor(gpa / BLOCK_BYTES); at * BLOCK_BYTES < gpa + length; at++) blocks.add(at);
   }
-  return blocks.size * BLOCK_BYTES;
+  return (blocks.size + 1) * BLOCK_BYTES;
+}
+
+/** What the frame tables look like beyond the regions that they were made for: plain data. */
+export interface FrameState {
+  /** Hidden pages that show, in the order in which they were laid over each other, and where (page number). */
+  readonly shown: readonly { readonly slot: number; readonly page: number }[];
+  /** Blocks that have page entries. */
+  readonly split: readonly number[];
 }
 
 export class Frames {
@@ -33,8 +45,10 @@ export class Frames {
   readonly #plan: MemoryPlan;
   readonly #blocks: number;
   readonly #freeList: number;
+  /** Of guest addresses; the block of the hidden pages comes after them. */
   readonly #blockCount: number;
   #splitNext: number;
+  #shown: { readonly slot: number; readonly page: number }[] = [];
 
   /** `order`: permutation of the frame blocks, for runs that must not depend on where frames lie. */
   constructor(
@@ -50,7 +64,7 @@ export class Frames {
     this.#blockCount = Math.ceil(top / BLOCK_BYTES);
     const stage = plan.stage;
     this.#blocks = stage + STAGE.header;
-    this.#freeList = this.#blocks + this.#blockCount * 8;
+    this.#freeList = this.#blocks + (this.#blockCount + 1) * 8;
     const frameBlocks = (plan.framesEnd - plan.frames) / BLOCK_BYTES;
     this.#splitNext = this.#freeList + frameBlocks * 4;
     this.#set(stage + STAGE.freeList, this.#freeList);
@@ -61,6 +75,58 @@ export class Frames {
       this.#set(this.#freeList + k * 4, plan.frames + (permutation?.[k] ?? k) * BLOCK_BYTES);
     }
     for (const region of regions) this.#addRegion(region);
+    this.#set(this.#blocks + this.#blockCount * 8, BLOCK.untouched);
+    this.split(this.#blockCount);
+  }
+
+  /** Address of the entry of page `page`, whose block is split for it. */
+  #entryOf(page: number): number {
+    return this.split(Math.floor(page / BLOCK_PAGES)) + (page % BLOCK_PAGES) * 4;
+  }
+
+  #hidden(slot: number): number {
+    return this.#blockCount * BLOCK_PAGES + slot;
+  }
+
+  /** Exchanges the frames of two pages, and what a guest may do with them. */
+  #exchange(a: number, b: number): void {
+    const [one, other] = [this.#entryOf(a), this.#entryOf(b)];
+    const kept = this.#get(one);
+    this.#set(one, this.#get(other));
+    this.#set(other, kept);
+  }
+
+  /**
+   * Shows hidden page `slot` at `gpa` instead of what is there, or takes it away. While it shows, the frame that it covers has
+   * the hidden page's number. False: there is no memory at `gpa`, and nothing has changed. Translations are the caller's.
+   */
+  overlay(slot: number, gpa: number | undefined): boolean {
+    if (gpa !== undefined && (gpa % PAGE_BYTES !== 0 || !this.isMemory(gpa, PAGE_BYTES))) return false;
+    const at = this.#shown.findIndex((other) => other.slot === slot);
+    const old = this.#shown[at];
+    if (old !== undefined) {
+      // The next one above it, or the guest's own address, has its frame; it has what it covers.
+      const above = this.#shown.slice(at + 1).find(({ page }) => page === old.page);
+      this.#exchange(this.#hidden(slot), above === undefined ? old.page : this.#hidden(above.slot));
+      this.#shown.splice(at, 1);
+    }
+    if (gpa === undefined) return true;
+    const page = gpa / PAGE_BYTES;
+    this.#exchange(this.#hidden(slot), page);
+    this.#shown.push({ slot, page });
+    return true;
+  }
+
+  save(): FrameState {
+    const split: number[] = [];
+    for (let block = 0; block < this.#blockCount; block++)
+      if ((this.#get(this.#blocks + block * 8) & 7) === BLOCK.split) split.push(block);
+    return { shown: this.#shown, split };
+  }
+  /** Before translations are filled; the contents of pages go by their numbers, shown or not. */
+  load({ shown, split }: FrameState): void {
+    this.#shown = [...shown];
+    for (const block of split) this.split(block);
   }
 
   #get(at: number): number {
@@ -152,9 +218,17 @@ export class Frames {
     };
   }
 
-  /** Calls `visit` for every page of memory that has a frame, in ascending order of address. */
+  /** Host address of page `page`, hidden pages included. */
+  page(page: number): number | undefined {
+    if (page < this.#hidden(0)) return this.host(page * PAGE_BYTES);
+    return page < this.#hidden(HIDDEN_PAGES)
+      ? (this.#get(this.#entryOf(page)) & -PAGE_BYTES) >>> 0
+      : undefined;
+  }
+
+  /** Calls `visit` for every page of memory that has a frame, in ascending order of address, the hidden ones last. */
   eachTouchedPage(visit: (gpa: number, host: number) => void): void {
-    for (let block = 0; block < this.#blockCount; block++) {
+    for (let block = 0; block <= this.#blockCount; block++) {
       const slot = this.#blocks + block * 8;
       const word = this.#get(slot);
       if ((word & 7) === BLOCK.memory) {

@@ -1,7 +1,7 @@
 /** The HostView of an ordinary VM: clear text and all registers, as copies. */
 import { REGISTER, type RegisterValue } from '../../abi/hyperv/registers.ts';
 import type { HostView } from '../../seats/host-view.ts';
-import type { Frames } from './frames.ts';
+import { type Frames, HIDDEN_PAGES } from './frames.ts';
 import type { Engine } from '../../x86/engine.ts';
 import { CPU } from '../../x86/layout.ts';
 import { rflags, setRflags } from '../vcpu.ts';
@@ -22,7 +22,7 @@ const FIELDS: ReadonlyMap<number, number> = new Map([
   [REGISTER.kernelGsBase, CPU.kernelGsBase],
 ]);
 
-export function createHostView(engine: Engine, frames: Frames): HostView {
+export function createHostView(engine: Engine, frames: Frames, vcpus: number): HostView {
   const { view } = engine;
   return {
     read(gpa, length) {
@@ -34,8 +34,11 @@ export function createHostView(engine: Engine, frames: Frames): HostView {
         ? { ok: true }
         : { ok: false, reason: 'unmapped' };
     },
-    overlay() {
-      return { ok: false, reason: 'unsupported' };
+    overlay(slot, gpa) {
+      if (slot >= HIDDEN_PAGES) return { ok: false, reason: 'unsupported' };
+      if (!frames.overlay(slot, gpa)) return { ok: false, reason: 'unmapped' };
+      for (let vp = 0; vp < vcpus; vp++) engine.tlbFlush(engine.cpu(vp));
+      return { ok: true };
     },
     getRegister(vp, name): RegisterValue | undefined {
       const cpu = engine.cpu(vp);

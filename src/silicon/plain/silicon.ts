@@ -17,7 +17,7 @@ import {
   vcpuSeed,
   write64,
 } from '../vcpu.ts';
-import { Frames, frameBytesFor, stageBytes, type MemoryRegion } from './frames.ts';
+import { Frames, type FrameState, frameBytesFor, stageBytes, type MemoryRegion } from './frames.ts';
 import { createHostView } from './host-view.ts';
 import { secondStagePlain } from './second-stage.ts';
 
@@ -56,13 +56,15 @@ class PlainSilicon implements Silicon {
   readonly #engine: Engine;
   readonly #clock: Clock;
   readonly #entered: readonly Entered[];
+  readonly #frames: Frames;
 
   constructor(setup: SiliconSetup, engine: Engine, clock: Clock, regions: readonly MemoryRegion[]) {
     const frames = new Frames(engine.memory.buffer, engine.plan, regions, setup.frameOrder);
     this.#setup = setup;
+    this.#frames = frames;
     this.#engine = engine;
     this.#clock = clock;
-    this.view = createHostView(engine, frames);
+    this.view = createHostView(engine, frames, setup.vcpus);
     this.truth = {
       host: (gpa: number) => frames.host(gpa),
       read: (gpa: number, length: number) => frames.read(gpa, length),
@@ -70,7 +72,7 @@ class PlainSilicon implements Silicon {
         frames.write(gpa, bytes, (host, length) => engine.blocks.codeChanged(host, length)),
       eachPage: (visit: (page: number, host: number) => void) =>
         frames.eachTouchedPage((gpa, host) => visit(gpa / 4096, host)),
-      page: (page: number) => frames.host(page * 4096),
+      page: (page: number) => frames.page(page),
       reverse: () => frames.reverse(),
     };
     this.#entered = Array.from({ length: setup.vcpus }, (_, vp) => ({ kind: 'code', cpu: engine.cpu(vp) }));
@@ -157,9 +159,9 @@ class PlainSilicon implements Silicon {
   }
 
   save(): unknown {
-    return undefined;
+    return this.#frames.save();
   }
-  load(): void {
-    // Nothing beside CPU structures and frames.
+  load(state: unknown): void {
+    this.#frames.load(state as FrameState);
   }
 }
