@@ -16,7 +16,7 @@ export interface Part {
 export const PARTS = [
   {
     name: 'irq.filtered',
-    without: 'the host may inject any vector into the guest at any time',
+    without: 'every vector that the host sends reaches the guest’s local APIC',
   },
   { name: 'mem.preaccepted', without: 'memory that was not loaded at launch is not accepted' },
   { name: 'exc.reflect', without: '#VC (SNP) and #VE (TDX) are delivered to the guest' },

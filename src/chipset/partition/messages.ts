@@ -53,6 +53,10 @@ export function signalEvent(call: PartitionCall, vp: VpState, sint: number, flag
 }
 
 export function raise(call: PartitionCall, vp: VpState, interrupt: SynicInterrupt): void {
+  if (call.proxy !== undefined) {
+    call.proxy(vp, interrupt.vector);
+    return;
+  }
   requestInterrupt(call, vp, interrupt.vector, { autoEoi: interrupt.autoEoi });
 }
 

@@ -67,6 +67,8 @@ export interface PartitionCall {
   readonly now: number;
   /** Filled by the step. */
   readonly actions: HostAction[];
+  /** Takes the interrupts of SynIC sources, where these are not for the local APIC of the same owner. */
+  readonly proxy?: (vp: VpState, vector: number) => void;
   /** Virtual time in ns that a VP has executed, for an owner that schedules. */
   readonly runtimeOf?: (vp: VpState) => number;
 }

@@ -66,8 +66,8 @@ export function guestFeatures({ parts }: ParavisorConfig): number {
     SEV_FEATURE.snp |
     SEV_FEATURE.vTom |
     SEV_FEATURE.debugSwap |
-    (hasPart(parts, 'exc.reflect') ? SEV_FEATURE.reflectVc : 0) |
-    (hasPart(parts, 'irq.filtered') ? SEV_FEATURE.alternateInjection : 0)
+    SEV_FEATURE.alternateInjection |
+    (hasPart(parts, 'exc.reflect') ? SEV_FEATURE.reflectVc : 0)
   );
 }
 
