@@ -38,6 +38,7 @@ export function reportText(machine: Machine, report: RunReport): string {
       end: { reason, status },
       instructions: machine.instructions,
       exits: machine.exits,
+      exitRoutes: machine.exitCounts(),
       virtualNanoseconds: machine.now,
       stateHash: stateHash(machine),
       seconds,

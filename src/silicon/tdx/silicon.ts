@@ -82,14 +82,15 @@ export function tdxSilicon(options: TdxOptions): (setup: SiliconSetup) => Silico
 /** Name in snapshots. */
 export const tdxKind = (l2Vms: number): string => (l2Vms === 0 ? 'tdx' : `tdx with ${l2Vms} L2 VMs`);
 
-class TdxSilicon implements Silicon {
+export class TdxSilicon implements Silicon {
   readonly kind: string;
   readonly contexts: number;
   readonly view;
   readonly truth;
   readonly #engine: Engine;
   readonly #clock: Clock;
-  readonly #module: TdxModule;
+  /** For tests of the module by itself. */
+  readonly module: TdxModule;
   readonly #l1: L1Program | undefined;
 
   constructor(engine: Engine, clock: Clock, module: TdxModule, options: TdxOptions) {
@@ -97,7 +98,7 @@ class TdxSilicon implements Silicon {
     this.contexts = 1 + options.l2Vms;
     this.#engine = engine;
     this.#clock = clock;
-    this.#module = module;
+    this.module = module;
     this.#l1 = options.l1;
     module.l1IsProgram = options.l1 !== undefined;
     this.view = createTdxView(module);
@@ -155,7 +156,7 @@ class TdxSilicon implements Silicon {
   }
 
   #vcpu(vp: number): VcpuState {
-    return this.#module.vcpus[vp] as VcpuState;
+    return this.module.vcpus[vp] as VcpuState;
   }
   cpu(vp: number): number {
     return this.#engine.cpu(vp, this.#vcpu(vp).vm);
@@ -166,7 +167,7 @@ class TdxSilicon implements Silicon {
 
   /** TDH.VP.ENTER. */
   enter(vp: number, entry: ContextEntry | undefined): Entered {
-    const module = this.#module;
+    const module = this.module;
     const index = entry?.kind === 'tdh-vp-enter' ? entry.vcpu : vp;
     const vcpu = module.vcpus[index];
     const refuse = (code: number): Entered => ({
@@ -191,7 +192,7 @@ class TdxSilicon implements Silicon {
 
   /** One step of the program at L1, or of the leaf that waited for the host. */
   #runL1(program: L1Program, vp: number, vcpu: VcpuState): { ticks: number; routed: Routed } {
-    const module = this.#module;
+    const module = this.module;
     let ticks = 0;
     if (!vcpu.l1Waits) {
       const step = runL1(program, module, vcpu);
@@ -226,9 +227,9 @@ class TdxSilicon implements Silicon {
 
   /** The L2 VM runs, unless its state is none that a processor takes. */
   #entered(_vp: number, vcpu: VcpuState, vm: number): Routed {
-    if (isStateValid(this.#module, vcpu, vm))
+    if (isStateValid(this.module, vcpu, vm))
       return { route: 'context', cause: 'context-entry', from: 0, to: vm };
-    entryFailure(this.#module, vcpu);
+    entryFailure(this.module, vcpu);
     return { route: 'silicon', cause: 'entry-failed' };
   }
   leave(): void {
@@ -237,7 +238,7 @@ class TdxSilicon implements Silicon {
 
   pending(vp: number, waiting: Waiting): number {
     const vcpu = this.#vcpu(vp);
-    if (vcpu.vm !== 0) return pendingL2(this.#module, vcpu, waiting);
+    if (vcpu.vm !== 0) return pendingL2(this.module, vcpu, waiting);
     return (
       // What the host has posted is merged at the next instruction boundary, whatever RFLAGS.IF.
       (waiting === 'none' ? 0 : PENDING.attention) |
@@ -251,7 +252,7 @@ class TdxSilicon implements Silicon {
     const engine = this.#engine;
     this.#merge(vp, vcpu, source);
     if (vcpu.vm !== 0) {
-      deliverL2(this.#module, vcpu);
+      deliverL2(this.module, vcpu);
       return;
     }
     const cpu = this.cpu(vp);
@@ -270,7 +271,7 @@ class TdxSilicon implements Silicon {
 
   /** Posted-interrupt processing: everything that waits moves into the virtual APIC. */
   #merge(vp: number, vcpu: VcpuState, source: InterruptSource): void {
-    const { sink } = this.#module;
+    const { sink } = this.module;
     let { waiting } = source;
     for (let k = 0; k < 256 && waiting !== 'none'; k++) {
       if (waiting === 'nmi') {
@@ -296,7 +297,7 @@ class TdxSilicon implements Silicon {
 
   route(vp: number): Routed {
     const vcpu = this.#vcpu(vp);
-    const where = vcpu.vm === 0 ? routeL1(this.#module, vcpu, this.cpu(vp)) : routeL2(this.#module, vcpu);
+    const where = vcpu.vm === 0 ? routeL1(this.module, vcpu, this.cpu(vp)) : routeL2(this.module, vcpu);
     return this.#routed(vp, vcpu, where);
   }
 
@@ -313,13 +314,13 @@ class TdxSilicon implements Silicon {
       case 'l1-after': {
         const from = vcpu.vm;
         this.#clock.step(this.cpu(vp));
-        returnToL1(this.#module, vcpu, where.exit);
+        returnToL1(this.module, vcpu, where.exit);
         return { route: 'context', cause: where.cause, from, to: 0 };
       }
       case 'host': {
         // The instruction that called is behind itself before the host looks.
         if (vcpu.vmcall !== undefined) this.#clock.step(this.cpu(vp));
-        else if (vcpu.vm !== 0) storeState(this.#module, vcpu);
+        else if (vcpu.vm !== 0) storeState(this.module, vcpu);
         return { route: 'host', cause: where.cause, exit: this.#exit(vcpu, where.exit) };
       }
     }
@@ -350,13 +351,13 @@ class TdxSilicon implements Silicon {
     if (completion.resumeL1 !== true || vcpu.vm === 0 || l2Exit === undefined) return;
     const code = l2Exit.kind === 'tdvmcall' ? STATUS.l2ExitHostRoutedTdvmcall : STATUS.l2ExitHostRoutedAsync;
     this.#engine.view.setUint32(this.cpu(vp) + CPU.deliver, 0, true);
-    returnToL1(this.#module, vcpu, l2Exit, code);
+    returnToL1(this.module, vcpu, l2Exit, code);
   }
 
   #answer(vcpu: VcpuState, mask: number, completion: Extract<Completion, { kind: 'td-enter' }>): void {
     const engine = this.#engine;
     const cpu = this.cpu(vcpu.index);
-    const registers = vcpu.vm === 0 ? l1Registers(this.#module, vcpu) : contextRegisters(engine, cpu);
+    const registers = vcpu.vm === 0 ? l1Registers(this.module, vcpu) : contextRegisters(engine, cpu);
     registers.set(0, 0n);
     for (let n = 2; n < 16; n++) if ((mask >>> n) & 1) registers.set(n, completion.registers[n] ?? 0n);
     for (let n = 0; n < 16; n++) {
@@ -378,22 +379,22 @@ class TdxSilicon implements Silicon {
     // No context but the module's.
   }
   flushTlb(vp: number): void {
-    this.#module.flushTlb(vp);
+    this.module.flushTlb(vp);
   }
 
   save(): unknown {
-    return { module: saveModule(this.#module), l1: this.#l1?.state };
+    return { module: saveModule(this.module), l1: this.#l1?.state };
   }
   load(state: unknown): void {
     const saved = state as { readonly module: unknown; readonly l1: unknown };
-    loadModule(this.#module, saved.module);
+    loadModule(this.module, saved.module);
     this.#l1?.load(saved.l1);
-    for (const { index } of this.#module.vcpus)
+    for (const { index } of this.module.vcpus)
       for (let vm = 0; vm < this.contexts; vm++) {
         const cpu = this.#engine.cpu(index, vm);
-        this.#engine.view.setUint32(cpu + CPU.msrMap, this.#module.msrMapOf(index, vm), true);
+        this.#engine.view.setUint32(cpu + CPU.msrMap, this.module.msrMapOf(index, vm), true);
         this.#engine.view.setUint32(cpu + PLATFORM.vm, vm, true);
-        if (vm > 0) applyMsrBitmaps(this.#module, this.#vcpu(index), vm);
+        if (vm > 0) applyMsrBitmaps(this.module, this.#vcpu(index), vm);
       }
   }
 }

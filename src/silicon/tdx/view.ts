@@ -86,9 +86,11 @@ export function createTdxView(module: TdxModule): TdxHostView {
       const at = plain(gpa);
       if (!tables.covers(at)) return;
       const before = tables.sharedEntry(at).flags;
-      if (mapping.kind === 'page' && tables.isSystem(mapping.spa, PAGE))
+      if (mapping.kind === 'page' && tables.isSystem(mapping.spa, PAGE)) {
         tables.setShared(at, SHARED.present | (mapping.writable ? SHARED.writable : 0), mapping.spa);
-      else tables.setShared(at, mapping.kind === 'absent' && mapping.suppressVe ? SHARED.suppressVe : 0);
+        // From now on the guest writes there without anybody noticing.
+        tables.markUsed(mapping.spa - (mapping.spa % PAGE));
+      } else tables.setShared(at, mapping.kind === 'absent' && mapping.suppressVe ? SHARED.suppressVe : 0);
       // A host that changes a translation makes the processors forget the old one; it has no way not to matter.
       if (before & SHARED.present) module.flushAllTlbs();
     },
