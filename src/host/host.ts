@@ -33,6 +33,7 @@ import {
   hasNmi,
   setLine,
   setLocalPin,
+  skipStartup,
   takeExternal,
   takeNmi,
 } from '../chipset/partition/interrupts.ts';
@@ -48,6 +49,7 @@ import { HYPERCALLS } from './hypercalls.ts';
 import { answerSnpExit, snpEntry, syncPriority } from './snp/exits.ts';
 import { launchGuest } from './snp/launch.ts';
 import { snpView } from './snp/state.ts';
+import { proxyInterrupt, ringDoorbells } from './snp/vtl.ts';
 import { endTurn, nextTurn, yieldTurn, type Turn } from './scheduler.ts';
 import { createHostState, runtimeOf, type HostCall, type HostState, type VpState } from './state.ts';
 import { TEST_DEVICE_PORT, testDeviceWrite } from './test-device.ts';
@@ -80,6 +82,8 @@ export function hostLaunch(
   world: HostWorld,
 ): string | undefined {
   if (state.snp === undefined) return undefined;
+  // A paravisor runs on every processor from the start; its guest's wait for it.
+  if (state.snp.aliasBit !== 0) for (const vp of state.vps) skipStartup(vp);
   const { isolation } = state.config;
   const hostData = isolation.kind === 'snp' ? isolation.hostData : undefined;
   return launchGuest(state.snp, snpView(world.view), directives, hostData === undefined ? {} : { hostData });
@@ -90,11 +94,19 @@ export function hostExit(state: HostState, vp: number, exit: Exit, world: HostWo
   const call = begin(state, world);
   const target = partitionVp(state, vp);
   const completion = state.snp === undefined ? answer(call, target, exit) : answerSnpExit(call, target, exit);
-  return { completion, actions: call.actions };
+  return { completion, actions: end(call) };
 }
 
 function begin(state: HostState, { view, sink, now }: HostWorld): HostCall {
-  return { state, view, sink, now, actions: [], runtimeOf: (vp) => runtimeOf(state, vp, now) };
+  const call = { state, view, sink, now, actions: [], runtimeOf: (vp: VpState) => runtimeOf(state, vp, now) };
+  const isBelow = state.config.isolation.kind === 'snp' && state.config.isolation.aliasBit !== 0;
+  return isBelow ? { ...call, proxy: (vp, vector) => proxyInterrupt(call, vp, vector) } : call;
+}
+
+/** What the host asks the machine to do. Whatever has come for a paravisor meanwhile is left where it finds it. */
+function end(call: HostCall): readonly HostAction[] {
+  if (call.proxy !== undefined) ringDoorbells(call);
+  return call.actions;
 }
 
 function answer(call: HostCall, vp: VpState, exit: Exit): Completion {
@@ -159,7 +171,7 @@ function testDevicePort(call: HostCall, { write, value: written }: IoExit): Comp
 export function hostAdvance(state: HostState, world: HostWorld): readonly HostAction[] {
   const call = begin(state, world);
   partitionAdvance(call);
-  return call.actions;
+  return end(call);
 }
 
 /** Virtual time in ns at which `hostAdvance` next has something to do; Infinity: never. */
@@ -217,14 +229,14 @@ export function hostSerialInput(
   world: HostWorld,
 ): { readonly taken: number; readonly actions: readonly HostAction[] } {
   const call = begin(state, world);
-  return { taken: serialInput(call, unit, bytes), actions: call.actions };
+  return { taken: serialInput(call, unit, bytes), actions: end(call) };
 }
 
 /** The ACPI power button: the guest's operating system decides what it means. */
 export function hostPowerButton(state: HostState, world: HostWorld): readonly HostAction[] {
   const call = begin(state, world);
   pressPowerButton(call);
-  return call.actions;
+  return end(call);
 }
 
 export function hostTakeExternal(state: HostState, vp: number): void {
@@ -240,7 +252,7 @@ export function hostSetLine(
 ): readonly HostAction[] {
   const call = begin(state, world);
   setLine(call, pin, asserted);
-  return call.actions;
+  return end(call);
 }
 
 /** The same for LINT0 (where an 8259A's INTR goes) or LINT1 of a VP. */
@@ -253,7 +265,7 @@ export function hostSetLocalPin(
 ): readonly HostAction[] {
   const call = begin(state, world);
   setLocalPin(call, partitionVp(state, vp), pin, high);
-  return call.actions;
+  return end(call);
 }
 
 /** The guest wrote the VP's TSC or TSC_ADJUST: what the TSC would have been at virtual time 0, modulo 2^64. */

@@ -21,6 +21,7 @@ import { roundUp } from './image.ts';
 import { linuxImage, type LinuxConfig } from './linux.ts';
 import { ACPI_END, MIB, type MemoryRange } from './memory-map.ts';
 import { fail, type Failure } from './outcome.ts';
+import { cpuidTable, type CpuidEntry } from './snp.ts';
 import { launchOf, type Launch } from './plain.ts';
 import { vmsaPage } from './vmsa-page.ts';
 
@@ -35,6 +36,7 @@ export interface ParavisorLaunchConfig extends LinuxConfig {
   readonly apicHz: number;
   readonly startDate: number;
   readonly physicalAddressBits: number;
+  readonly cpuid: readonly CpuidEntry[];
 }
 
 export interface ParavisorLaunch extends Launch {
@@ -135,7 +137,7 @@ export function launchSnpParavisor(
   const directives: Directive[] = [
     ...image.map.regions,
     own('paravisor', at.page, 1, 'normal', measuredPage(config, at, ram, loaded)),
-    own('cpuid', at.cpuid, 1, 'cpuid'),
+    own('cpuid', at.cpuid, 1, 'cpuid', cpuidTable(config.cpuid)),
     own('secrets', at.secrets, 1, 'secrets'),
     own('guest contexts', at.context, vpCount, 'normal', guestContext),
     own('paravisor communication', at.communication, 2 * vpCount, 'shared'),

@@ -99,7 +99,7 @@ export function launchSnp(config: SnpLaunchConfig): { readonly ok: true; readonl
   return launchOf(image, directives);
 }
 
-function cpuidTable(entries: readonly CpuidEntry[]): Uint8Array {
+export function cpuidTable(entries: readonly CpuidEntry[]): Uint8Array {
   const table = new Uint8Array(PAGE);
   cpuidPage.set(table, 'count', entries.length);
   entries.forEach(({ leaf, subleaf, xcr0, xss, eax, ebx, ecx, edx }, i) =>

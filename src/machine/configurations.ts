@@ -14,6 +14,16 @@ import { Machine } from './machine.ts';
 import type { Measurement } from './measure/measurement.ts';
 import type { Directive } from '../launch/directives.ts';
 import { makeSnp } from './snp.ts';
+import { makeSnpParavisor } from './snp-paravisor.ts';
+
+/** The paravisor of configurations that have one. */
+export interface ParavisorRequest {
+  /** SHA-384 of its code. */
+  readonly build: Uint8Array;
+  /** Bits of PARTS. */
+  readonly parts: number;
+  readonly hideIsolation: boolean;
+}
 
 /** What a VM is made from, whatever its configuration. */
 export interface MachineRequest {
@@ -32,6 +42,8 @@ export interface MachineRequest {
   /** What the host does not offer, of WITHHOLDABLE. */
   readonly withheld: readonly string[];
   readonly sink: EventSink;
+  /** Absent: all parts of one whose code nobody has looked at. */
+  readonly paravisor?: ParavisorRequest;
   /** Permutation of frame blocks: nothing in a run may depend on it. */
   readonly frameOrder?: (count: number) => Uint32Array;
 }
@@ -54,7 +66,12 @@ export interface Configuration {
 export const CONFIGURATIONS: readonly Configuration[] = [
   { name: 'plain', summary: 'an ordinary Hyper-V Generation 2 VM', make: makePlain },
   { name: 'snp', summary: 'SEV-SNP, fully enlightened, at VMPL0', vendor: 'amd', make: makeSnp },
-  { name: 'snp-paravisor', summary: 'SEV-SNP, paravisor at VMPL0, guest at VMPL2 with vTOM', vendor: 'amd' },
+  {
+    name: 'snp-paravisor',
+    summary: 'SEV-SNP, paravisor at VMPL0, guest at VMPL2 with vTOM',
+    vendor: 'amd',
+    make: makeSnpParavisor,
+  },
   {
     name: 'tdx',
     summary: 'TDX, fully enlightened, an L1 TD',

@@ -1,4 +1,5 @@
 /** The options of `vitrine boot`: what they are called, what goes together, and what they become. */
+import { PARTS, parseParts } from '../paravisor/parts.ts';
 import { Command } from 'commander';
 import { CONFIGURATIONS, findConfiguration, WITHHOLDABLE } from '../machine/configurations.ts';
 import { cpuModels, findCpuModel } from '../x86/cpuid.ts';
@@ -60,9 +61,31 @@ export function addMachineOptions(command: Command): Command {
       each(oneOf(Object.keys(WITHHOLDABLE))),
       [],
     )
+    .option(
+      '--paravisor-without <part>',
+      `leave a part of the paravisor out: ${PARTS.map(({ name }) => name).join(', ')} (a list, or repeated)`,
+      parts,
+      [],
+    )
+    .option('--hide-isolation', 'the paravisor lets its guest know nothing of isolation', false)
     .optionsGroup('Downloads:')
     .option('--offline', 'use the cache only', false)
     .addOption(cacheDirOption());
+}
+
+const PARAVISOR_CONFIGURATIONS = CONFIGURATIONS.filter(({ name }) => name.endsWith('-paravisor')).map(
+  ({ name }) => name,
+);
+
+/** Names of parts, separated by commas, behind those given before. */
+function parts(given: string, before: readonly string[]): readonly string[] {
+  if (given === '') return before;
+  const parsed = parseParts(given);
+  if (!parsed.ok)
+    throw new UserError(
+      `the paravisor has no part '${parsed.unknown}': give --paravisor-without one or more of ${PARTS.map(({ name }) => name).join(', ')}`,
+    );
+  return [...before, ...given.split(',').map((name) => name.trim())];
 }
 
 /** All that a launch depends on. */
@@ -162,6 +185,12 @@ export function machineOptions(name: string, given: Given, said: (key: string) =
     throw new UserError(
       `there is no processor model '${options.cpuModel}': give one of ${MODELS.join(', ')}`,
     );
+  const withoutParavisor = !PARAVISOR_CONFIGURATIONS.includes(configuration);
+  if (withoutParavisor && (options.paravisorWithout.length > 0 || options.hideIsolation))
+    throw new UserError(
+      `${options.hideIsolation ? '--hide-isolation' : '--paravisor-without'} needs a paravisor, and '${configuration}' has none: boot one of ${PARAVISOR_CONFIGURATIONS.join(', ')}`,
+    );
+  parts(options.paravisorWithout.join(','), []);
   const foreign = options.hypervWithout.find((feature) => !(feature in WITHHOLDABLE));
   if (foreign !== undefined)
     throw new UserError(
@@ -200,6 +229,8 @@ const OF_THE_MACHINE: readonly Key[] = [
   'date',
   'hyperv',
   'hypervWithout',
+  'paravisorWithout',
+  'hideIsolation',
   'config',
 ];
 

@@ -45,6 +45,9 @@ export interface BootOptions {
   readonly realtime: boolean;
   readonly hyperv: boolean;
   readonly hypervWithout: readonly string[];
+  /** Names of PARTS. */
+  readonly paravisorWithout: readonly string[];
+  readonly hideIsolation: boolean;
   readonly trace?: string;
   readonly hashEvery: number;
   readonly json?: string;

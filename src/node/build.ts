@@ -1,4 +1,6 @@
 /** Files and options in, a machine out. */
+import { partsWithout } from '../paravisor/parts.ts';
+import { paravisorBuild } from './paravisor-build.ts';
 import { statSync } from 'node:fs';
 import { basename } from 'node:path';
 import {
@@ -69,6 +71,11 @@ export async function prepare(
     startDate: options.date,
     hyperv: options.hyperv,
     withheld: options.hypervWithout,
+    paravisor: {
+      build: paravisorBuild(),
+      parts: partsWithout(options.paravisorWithout),
+      hideIsolation: options.hideIsolation,
+    },
     sink,
   };
   return { configuration, request, kernel };

@@ -20,6 +20,8 @@ const options: BootOptions = {
   realtime: true,
   hyperv: false,
   hypervWithout: ['invariant-tsc'],
+  paravisorWithout: ['dev.legacy'],
+  hideIsolation: true,
   hashEvery: 7,
   json: 'x.json',
   gdbWait: true,

@@ -23,6 +23,8 @@ const KEYS = {
   date: 'number',
   hyperv: 'boolean',
   hypervWithout: 'strings',
+  paravisorWithout: 'strings',
+  hideIsolation: 'boolean',
 } as const satisfies Readonly<Partial<Record<keyof BootOptions, Kind>>>;
 
 /** As JSON: seeds as decimal text, files by their whole path, and the kernel package that was found in place of "the newest". */

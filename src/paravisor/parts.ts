@@ -37,6 +37,11 @@ export const ALL_PARTS = (1 << PARTS.length) - 1;
 
 export const hasPart = (parts: number, name: PartName): boolean => (parts & partBit(name)) !== 0;
 
+/** All parts but these. */
+export function partsWithout(names: readonly string[]): number {
+  return PARTS.reduce((bits, { name }) => (names.includes(name) ? bits & ~partBit(name) : bits), ALL_PARTS);
+}
+
 /** A comma-separated list as bits; the name that is none otherwise. */
 export function parseParts(
   list: string,

@@ -29,12 +29,16 @@ export type HostRequest =
   | { readonly kind: 'cpuid'; readonly leaf: number; readonly subleaf: number }
   /** Hypercall `code` with this input, to the hypervisor. `reps`: elements of a rep call. */
   | { readonly kind: 'hypercall'; readonly code: number; readonly reps: number; readonly input: Uint8Array }
-  /** These pages become the host's to read and write, or the guest's own. Ascending. `large`: of 2 MiB. */
+  /**
+   * These pages become the host's to read and write, or the guest's own. Ascending. `large`: of 2 MiB; `split`: such
+   * pages become small ones instead.
+   */
   | {
       readonly kind: 'page-state';
       readonly gpas: readonly number[];
       readonly shared: boolean;
       readonly large?: boolean;
+      readonly split?: boolean;
     }
   /** The paravisor on another VP shall run: there is something for its guest. */
   | { readonly kind: 'wake'; readonly vp: number }

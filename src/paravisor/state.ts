@@ -26,7 +26,15 @@ export interface GuestVp {
   exit: GuestExit | undefined;
   access: Access | undefined;
   /** A change of visibility under way. */
-  change: { readonly gpas: readonly number[]; readonly shared: boolean; answered: boolean } | undefined;
+  change:
+    | {
+        readonly gpas: readonly number[];
+        readonly shared: boolean;
+        /** What the host was asked for last. */
+        readonly stage: 'split' | 'change';
+        readonly answered: boolean;
+      }
+    | undefined;
   answer: HostAnswer | undefined;
   /** Vector that the processor has been given to deliver; -1: none. */
   offered: number;
@@ -41,6 +49,8 @@ export interface ParavisorState extends PartitionState {
   readonly guests: GuestVp[];
   /** One bit for each 4 KiB page below the end of RAM: visible to the host. */
   readonly shared: Uint8Array;
+  /** One byte for each 2 MiB block: it is one page to the processor. */
+  readonly large: Uint8Array;
   /** All memory is accepted and the guest may start. */
   ready: boolean;
 }
@@ -58,6 +68,7 @@ export interface GuestCaller {
 }
 
 const PAGE = 4096;
+export const LARGE_PAGE = 0x20_0000;
 
 export function createParavisorState(config: ParavisorConfig): ParavisorState {
   const top = Math.max(...config.ram.map(({ gpa, length }) => gpa + length));
@@ -66,6 +77,7 @@ export function createParavisorState(config: ParavisorConfig): ParavisorState {
     config,
     guests: Array.from({ length: config.vpCount }, (_, index) => createGuestVp(index)),
     shared: new Uint8Array(Math.ceil(top / PAGE / 8)),
+    large: new Uint8Array(Math.ceil(top / LARGE_PAGE)),
     ready: false,
   };
 }

@@ -11,7 +11,15 @@ import { exact, u32 } from '../abi/record.ts';
 import type { Hypercall, HypercallAnswer, HypercallRow } from '../chipset/hypercall.ts';
 import { hasPart } from './parts.ts';
 import { FAILURE } from './requests.ts';
-import { ask, isGuestRam, isShared, setShared, type GuestCaller, type ParavisorCall } from './state.ts';
+import {
+  ask,
+  isGuestRam,
+  isShared,
+  LARGE_PAGE,
+  setShared,
+  type GuestCaller,
+  type ParavisorCall,
+} from './state.ts';
 
 /** Visibility 0: the guest's own; 3: the host reads and writes. Read-only (1) is not offered. */
 const PRIVATE = 0;
@@ -32,7 +40,7 @@ function modifyVisibility(caller: GuestCaller, hypercall: Hypercall): HypercallA
   const { call, guest } = caller;
   const { control, input, elementsAt } = hypercall;
   const refuse = (status: number): HypercallAnswer => ({ status, reps: control.repStart });
-  if (guest.change !== undefined) return finish(call, caller, hypercall);
+  if (guest.change !== undefined) return goOn(caller, hypercall);
   if (!hasPart(call.state.config.parts, 'mem.visibility-call')) return refuse(STATUS.invalidHypercallCode);
   const { partitionId, visibility } = hostVisibilityInput.read(input);
   if (partitionId !== PARTITION_SELF) return refuse(STATUS.accessDenied);
@@ -54,12 +62,44 @@ function modifyVisibility(caller: GuestCaller, hypercall: Hypercall): HypercallA
   }
   if (gpas.length === 0) return { status: STATUS.success, reps: control.repCount };
   gpas.sort((a, b) => a - b);
+  const blocks = [...new Set(gpas.map((gpa) => gpa - (gpa % LARGE_PAGE)))].filter(
+    (block) => call.state.large[block / LARGE_PAGE] === 1,
+  );
+  if (blocks.length === 0) return change(caller, hypercall, gpas, shared);
+  guest.change = { gpas, shared, stage: 'split', answered: false };
+  ask(guest, { kind: 'page-state', gpas: blocks, shared: false, split: true }, 'again');
+  return { status: STATUS.success, reps: control.repStart, unfinished: true };
+}
+
+/** The pages are small ones: the processor's part before the host's, and the host is asked for its own. */
+function change(
+  caller: GuestCaller,
+  { control }: Hypercall,
+  gpas: readonly number[],
+  shared: boolean,
+): HypercallAnswer {
+  const { call, guest } = caller;
+  guest.change = undefined;
   if (shared) {
     for (const gpa of gpas) if (!call.processor.release(gpa)) return fail(caller, FAILURE.memory);
   }
-  guest.change = { gpas, shared, answered: false };
+  guest.change = { gpas, shared, stage: 'change', answered: false };
   ask(guest, { kind: 'page-state', gpas, shared }, 'again');
   return { status: STATUS.success, reps: control.repStart, unfinished: true };
+}
+
+/** The host has answered. */
+function goOn(caller: GuestCaller, hypercall: Hypercall): HypercallAnswer {
+  const { call, guest } = caller;
+  const under = guest.change;
+  if (under === undefined) throw new Error('no change of visibility is under way');
+  if (under.stage === 'change') return finish(call, caller, hypercall);
+  if (!under.answered) {
+    guest.change = undefined;
+    return fail(caller, FAILURE.pageState);
+  }
+  for (const gpa of under.gpas) call.state.large[Math.floor(gpa / LARGE_PAGE)] = 0;
+  return change(caller, hypercall, under.gpas, under.shared);
 }
 
 /** The host has answered. What the guest has written over its list meanwhile does not count. */

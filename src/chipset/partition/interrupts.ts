@@ -32,6 +32,7 @@ import {
   lapicDeliver,
   lapicEoi,
   lapicExtIntPending,
+  lapicMayEndSilently,
   lapicMode,
   lapicPage,
   lapicPendingVector,
@@ -265,6 +266,11 @@ export function hasInterrupt({ lapic }: VpState): boolean {
 
 export function acknowledgeInterrupt({ lapic }: VpState): number {
   return lapicAcknowledge(lapic.apic);
+}
+
+/** The interrupt in service may be ended without anybody hearing of it. */
+export function endsSilently({ lapic }: VpState): boolean {
+  return lapicMayEndSilently(lapic.apic);
 }
 
 /** Highest vector that the VP may be interrupted with now; -1: none. */

@@ -1,6 +1,7 @@
 /** Which VMSA a virtual processor runs: switches between VMPLs, and new contexts for application processors. */
 import { skipStartup } from '../../chipset/partition/interrupts.ts';
 import type { VpState } from '../../chipset/partition/state.ts';
+import type { Halves } from '../../seats/snp.ts';
 import { PAGE, snpView, spaOf, VMPLS, type SnpVp } from './state.ts';
 import type { HostCall } from '../state.ts';
 
@@ -8,6 +9,12 @@ import type { HostCall } from '../state.ts';
 export function runVmpl(_call: HostCall, target: SnpVp, vmpl: number): boolean {
   const vmsa = vmpl < VMPLS ? (target.vmsas[vmpl] as number) : -1;
   if (vmsa < 0) return false;
+  if (target.vmpl !== vmpl) {
+    // Each level finds its own GHCB MSR, and what was to be injected was for the other.
+    target.ghcbMsrs[target.vmpl] = target.vmcb.ghcb;
+    target.vmcb.ghcb = { ...(target.ghcbMsrs[vmpl] as Halves) };
+    target.vmcb.exitIntInfo = { lo: 0, hi: 0 };
+  }
   target.vmpl = vmpl;
   target.vmcb.vmsa = vmsa;
   return true;

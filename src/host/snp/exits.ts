@@ -1,6 +1,6 @@
 /** Exits of an SNP guest: what a host learns of them is a code, an address, and what the guest chose to put into its GHCB. */
 import { EVENT, EVENT_CLASS } from '../../abi/events.ts';
-import { NPF } from '../../abi/snp/exit-codes.ts';
+import { NPF, SVM_EXIT } from '../../abi/snp/exit-codes.ts';
 import { EVENT_INJECTION } from '../../abi/snp/vmsa.ts';
 import { apicReadCr8, apicWriteCr8 } from '../../chipset/partition/interrupts.ts';
 import { answerHlt, answerTripleFault, DONE } from '../../chipset/partition/exits.ts';
@@ -13,6 +13,7 @@ import { answerGhcbMsr, pageAddress } from './ghcb-msr.ts';
 import { answerGhcbPage } from './ghcb-page.ts';
 import { pageWorld, smashPage } from './pages.ts';
 import type { SnpVp } from './state.ts';
+import { PARAVISOR_VMPL } from './vtl.ts';
 
 function targetOf(state: HostState, vp: VpState): SnpVp {
   const target = state.snp?.vps[vp.index];
@@ -22,6 +23,10 @@ function targetOf(state: HostState, vp: VpState): SnpVp {
 
 export function answerSnpExit(call: HostCall, vp: VpState, exit: Exit): Completion {
   const target = targetOf(call.state, vp);
+  if (target.vmpl !== PARAVISOR_VMPL && exit.kind !== 'vmgexit' && exit.kind !== 'triple-fault') {
+    lowerExit(call, vp, target, exit);
+    return DONE;
+  }
   switch (exit.kind) {
     case 'vmgexit':
       if (target.vmcb.ghcb.lo & 0xfff) answerGhcbMsr(call, vp, target);
@@ -50,11 +55,28 @@ export function answerSnpExit(call: HostCall, vp: VpState, exit: Exit): Completi
   }
 }
 
+/** A context below VMPL0 stopped: VMPL0 sees why in its VMSA. */
+function lowerExit(call: HostCall, vp: VpState, target: SnpVp, exit: Exit): void {
+  // The host's own business comes first; the context then goes on where it was.
+  if (exit.kind === 'nested-fault' && nestedFault(call, vp, exit)) return;
+  if (exit.kind === 'entry-failed' && exit.code !== SVM_EXIT.busy) {
+    call.actions.push({
+      kind: 'terminate',
+      vp: vp.index,
+      what: `VMRUN of the context at VMPL${target.vmpl} ended with exit code ${exit.code}`,
+    });
+    return;
+  }
+  runVmpl(call, target, PARAVISOR_VMPL);
+}
+
 /** What a host can mend: an RMP entry larger than the page that the guest names. Everything else repeats. */
-function nestedFault(call: HostCall, vp: VpState, { gpa, lo, hi }: NestedFaultExit): void {
+function nestedFault(call: HostCall, vp: VpState, { gpa, lo, hi }: NestedFaultExit): boolean {
   if (call.sink.mask & EVENT_CLASS.page)
     call.sink.emit(EVENT.nestedFault, call.now, vp.index, gpa, lo, hi, 0);
-  if (lo & NPF.rmp && hi & NPF.sizeMismatch) smashPage(pageWorld(call), gpa - (gpa % 0x1000));
+  return (
+    (lo & NPF.rmp) !== 0 && (hi & NPF.sizeMismatch) !== 0 && smashPage(pageWorld(call), gpa - (gpa % 0x1000))
+  );
 }
 
 /** The context that the next turn of `vp` runs. An event whose delivery was cut off is injected again. */

@@ -45,7 +45,7 @@ export function answerGhcbMsr(call: HostCall, vp: VpState, target: SnpVp): void 
       const plain = withoutAlias(call, gpa);
       const snp = call.state.snp;
       const ok = snp !== undefined && isShared(snp, plain, PAGE);
-      if (ok) target.ghcb = plain;
+      if (ok) target.ghcbs[target.vmpl] = plain;
       // Refused: another number than the one asked for (all ones).
       answer(
         GHCB_MSR.registerGpaResponse,

@@ -27,6 +27,8 @@ import type { Completion } from '../../seats/exits.ts';
 import type { HostView } from '../../seats/host-view.ts';
 import { HYPERCALLS } from '../hypercalls.ts';
 import type { HostCall } from '../state.ts';
+import { apicWriteIcr } from '../../chipset/partition/interrupts.ts';
+import { ghcbHypercall, guestMayReach, PARAVISOR_VMPL, vtlReturn } from './vtl.ts';
 import { runVmpl, setVmsa, startContext } from './contexts.ts';
 import { cpuidForGuest } from './cpuid.ts';
 import { FEATURES, withoutAlias } from './ghcb-msr.ts';
@@ -49,7 +51,9 @@ type Answer =
   | { readonly kind: 'done'; readonly lo?: number; readonly hi?: number }
   /** The guest is to take this exception. */
   | { readonly kind: 'inject'; readonly vector: number; readonly errorCode: number | undefined }
-  | { readonly kind: 'malformed'; readonly reason: number };
+  | { readonly kind: 'malformed'; readonly reason: number }
+  /** The page is left as it is, or was answered in another form. */
+  | { readonly kind: 'silent' };
 
 const DONE: Answer = { kind: 'done' };
 const malformed = (reason: number): Answer => ({ kind: 'malformed', reason });
@@ -112,6 +116,7 @@ export const GHCB_ROWS: readonly Row[] = [
   },
   { code: GHCB_EXIT.apCreation, name: 'SNP_AP_CREATION', needs: [], serve: apCreation },
   { code: GHCB_EXIT.hvDoorbell, name: 'HV_DOORBELL_PAGE', needs: [], serve: doorbell },
+  { code: GHCB_EXIT.hvIpi, name: 'HV_IPI', needs: [], serve: ipi },
   { code: GHCB_EXIT.runVmpl, name: 'SNP_RUN_VMPL', needs: [], serve: (request) => vmpl(request) },
   {
     code: GHCB_EXIT.features,
@@ -138,14 +143,23 @@ export function answerGhcbPage(call: HostCall, vp: VpState, target: SnpVp, addre
     return;
   }
   const request: Request = { call, vp, target, gpa, page: copy.bytes };
-  if (target.ghcb === gpa && ghcb.low(copy.bytes, 'usage') === GHCB_USAGE.hypercall) hypercallUsage(request);
-  else finish(request, serve(request));
+  const answer = serve(request);
+  if (answer.kind !== 'silent') finish(request, answer);
 }
 
 function serve(request: Request): Answer {
   const { page, target, gpa, call, vp } = request;
-  if (target.ghcb !== gpa) return malformed(GHCB_ERROR.notRegistered);
+  if (target.ghcbs[target.vmpl] !== gpa) return malformed(GHCB_ERROR.notRegistered);
   const usage = ghcb.low(page, 'usage');
+  if (usage === GHCB_USAGE.hypercall) {
+    ghcbHypercall(call, vp, target, page);
+    call.view.write(gpa, page);
+    return { kind: 'silent' };
+  }
+  if (usage === GHCB_USAGE.vtlReturn)
+    return vtlReturn(call, target, page) ? { kind: 'silent' } : malformed(GHCB_ERROR.invalidUsage);
+  // A guest below a paravisor leaves its page as it was after it has agreed on a version (Linux 6.12 ivm.c).
+  if (target.vmpl !== PARAVISOR_VMPL && ghcb.low(page, 'exitCode') === 0) return { kind: 'silent' };
   const version = ghcb.get(page, 'protocolVersion');
   if (usage !== GHCB_USAGE.standard || version < GHCB_VERSION.least || version > GHCB_VERSION.most)
     return malformed(GHCB_ERROR.invalidUsage);
@@ -155,6 +169,8 @@ function serve(request: Request): Answer {
   const row = ghcb.high(page, 'exitCode') === 0 ? rowOf.get(code) : undefined;
   if (row === undefined) return malformed(GHCB_ERROR.invalidEvent);
   if (row.needs.some((field) => !isValid(page, field))) return malformed(GHCB_ERROR.missingInput);
+  // What a guest below a paravisor has no business with, its paravisor does.
+  if (target.vmpl !== PARAVISOR_VMPL && code !== SVM_EXIT.msr) return malformed(GHCB_ERROR.invalidEvent);
   if (call.sink.mask & EVENT_CLASS.exit)
     call.sink.emit(
       EVENT.ghcb,
@@ -291,6 +307,8 @@ function msr(request: Request): Answer {
   if (write && (!isValid(page, 'rax') || !isValid(page, 'rdx'))) return malformed(GHCB_ERROR.missingInput);
   const lo = write ? ghcb.low(page, 'rax') : 0;
   const hi = write ? ghcb.low(page, 'rdx') : 0;
+  if (target.vmpl !== PARAVISOR_VMPL && !guestMayReach(index))
+    return { kind: 'inject', vector: 13, errorCode: 0 };
   const own = write ? writeProcessorMsr(target, index, { lo, hi }) : readProcessorMsr(target, index);
   if (own === false) return { kind: 'inject', vector: 13, errorCode: 0 };
   if (own === true) return DONE;
@@ -346,28 +364,6 @@ function vmmcall(request: Request): Answer {
   ] as const)
     if (isValid(page, field)) registers.set(name, [ghcb.low(page, field), ghcb.high(page, field)]);
   return completed(request, runHypercall(request, ghcb.get(page, 'cpl'), registers), 'rax');
-}
-
-/**
- * The page as a hypercall (usage 1, Linux 6.12 arch/x86/hyperv/ivm.c, union hv_ghcb): parameters from its beginning, the
- * output address and the input value at its end, where the result value replaces the latter.
- */
-const USAGE_HYPERCALL = { output: 0xfe8, value: 0xff0 } as const;
-
-function hypercallUsage(request: Request): void {
-  const { page, gpa, call } = request;
-  const half = (at: number): readonly [number, number] => [u32(page, at), u32(page, at + 4)];
-  const registers: HypercallRegisters = new Map([
-    [REGISTER.rcx, half(USAGE_HYPERCALL.value)],
-    [REGISTER.rdx, [gpa >>> 0, Math.floor(gpa / 0x1_0000_0000)]],
-    [REGISTER.r8, half(USAGE_HYPERCALL.output)],
-  ]);
-  const completion = runHypercall(request, 0, registers);
-  const result = new Uint8Array(8);
-  const [lo, hi] = completion.kind === 'value' ? [completion.lo, completion.hi] : [STATUS.accessDenied, 0];
-  setU32(result, 0, lo);
-  setU32(result, 4, hi);
-  call.view.write(gpa + USAGE_HYPERCALL.value, result);
 }
 
 function mmio(request: Request, write: boolean): Answer {
@@ -535,6 +531,12 @@ function doorbell({ page, call, target }: Request): Answer {
     default:
       return malformed(GHCB_ERROR.invalidInput);
   }
+}
+
+/** The ICR of the caller's local APIC, as x2APIC has it. */
+function ipi({ page, call, vp }: Request): Answer {
+  apicWriteIcr(call, vp, ghcb.low(page, 'exitInfo1'), ghcb.high(page, 'exitInfo1'));
+  return DONE;
 }
 
 function vmpl({ page, call, target }: Request): Answer {

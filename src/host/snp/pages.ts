@@ -93,9 +93,14 @@ function changeLarge(world: PageWorld, gpa: number, toPrivate: boolean): boolean
 
 /** `large`: the 2 MiB block at `gpa`; it may end as 512 small pages. */
 export function changePageState(world: PageWorld, gpa: number, large: boolean, toPrivate: boolean): boolean {
-  const { call } = world;
+  const { call, snp } = world;
   const pages = large ? PAGES_OF_BLOCK : 1;
   if (gpa % (large ? BLOCK : PAGE) !== 0) return false;
+  // What is in the wanted state already stays as it is.
+  const kinds = snp.pages.subarray(gpa / PAGE, gpa / PAGE + pages);
+  const isThere = (kind: number): boolean =>
+    toPrivate ? kind === PAGE_KIND.private || kind === PAGE_KIND.privateLarge : kind === PAGE_KIND.shared;
+  if (kinds.length === pages && kinds.every(isThere)) return true;
   let ok = true;
   if (!large) ok = changeSmall(world, gpa, toPrivate);
   else if (!changeLarge(world, gpa, toPrivate))

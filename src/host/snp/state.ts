@@ -10,8 +10,10 @@ export const BLOCK = 2 << 20;
 
 export interface SnpVp {
   readonly vmcb: Vmcb;
-  /** Guest-physical address of the registered GHCB; -1: none. */
-  ghcb: number;
+  /** Guest-physical address of the GHCB that each VMPL has registered; -1: none. */
+  readonly ghcbs: number[];
+  /** GHCB MSR of each VMPL; that of the one in the VMCB lies there. */
+  readonly ghcbMsrs: Halves[];
   /** System-physical address of the VMSA for each VMPL; -1: none. */
   readonly vmsas: number[];
   vmpl: number;
@@ -57,7 +59,8 @@ export function createSnpHost(vpCount: number, aliasBit: number): SnpHost {
         exitIntInfo: none(),
         virtualTpr: 0,
       },
-      ghcb: -1,
+      ghcbs: [-1, -1, -1, -1],
+      ghcbMsrs: [none(), none(), none(), none()],
       vmsas: [-1, -1, -1, -1],
       vmpl: 0,
       msrs: {},

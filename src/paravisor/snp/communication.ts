@@ -71,7 +71,13 @@ export class Communication {
       }
       case 'page-state': {
         const gpas = request.gpas.slice(from, from + MOST_PAGE_STATE_ENTRIES);
-        this.#buffer(pageStateEntries(gpas, request.shared, request.large === true));
+        const operation =
+          request.split === true
+            ? PAGE_OPERATION.psmash
+            : request.shared
+              ? PAGE_OPERATION.shared
+              : PAGE_OPERATION.private;
+        this.#buffer(pageStateEntries(gpas, operation, request.large === true || request.split === true));
         return this.#standard(GHCB_EXIT.pageStateChange, [0, 0], [0, 0], { scratch: this.#scratch() });
       }
       case 'wake': {
@@ -205,11 +211,10 @@ const orLow = ([lo, hi]: readonly [number, number], bits: number): readonly [num
 const LARGE = 1 << 24;
 
 /** Header and entries: current entry, end, then frame number and operation. */
-function pageStateEntries(gpas: readonly number[], shared: boolean, large: boolean): Uint8Array {
+function pageStateEntries(gpas: readonly number[], operation: number, large: boolean): Uint8Array {
   const bytes = new Uint8Array(8 + 8 * gpas.length);
   setU16(bytes, 0, 0);
   setU16(bytes, 2, gpas.length - 1);
-  const operation = shared ? PAGE_OPERATION.shared : PAGE_OPERATION.private;
   for (const [i, gpa] of gpas.entries()) {
     const [lo, hi] = split(gpa);
     setU32(bytes, 8 + 8 * i, lo & 0xffff_f000);

@@ -39,12 +39,18 @@ export function setRights(seat: Vmpl0Seat, gpa: number, large: boolean, granted:
   return pageOutcome(outcome.kind === 'done' ? { ...outcome, carry: false } : outcome);
 }
 
-/** The same for a range that may have been split into small pages. */
-export function setRangeRights(seat: Vmpl0Seat, start: number, end: number): boolean {
+/** The same for a range that may have been split into small pages; `isLarge` hears of those that are large ones. */
+export function setRangeRights(
+  seat: Vmpl0Seat,
+  start: number,
+  end: number,
+  isLarge: (gpa: number) => void,
+): boolean {
   for (let gpa = start; gpa < end;) {
     const large = gpa % LARGE_PAGE === 0 && gpa + LARGE_PAGE <= end;
     const outcome = setRights(seat, gpa, large, true);
     if (outcome === 'done') {
+      if (large) isLarge(gpa);
       gpa += large ? LARGE_PAGE : PAGE_SIZE;
     } else if (outcome === 'size' && large) {
       const stop = gpa + LARGE_PAGE;

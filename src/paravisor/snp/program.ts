@@ -3,6 +3,8 @@
  * guest's turn. It holds nothing between turns but plain data and what lies in guest memory.
  */
 
+import { EVENT, EVENT_CLASS } from '../../abi/events.ts';
+import { EXIT_KINDS, EXIT_ROUTES, type ExitKind } from '../../abi/exit-kinds.ts';
 import { CALL } from '../../abi/hyperv/hypercall.ts';
 import {
   getVpRegistersInput,
@@ -41,11 +43,12 @@ import type { GuestCompletion, GuestExit } from '../exits.ts';
 import { toAccept } from '../memory.ts';
 import { hasPart } from '../parts.ts';
 import { FAILURE, type HostRequest } from '../requests.ts';
-import { ask, createParavisorState, type GuestVp, type ParavisorState } from '../state.ts';
+import { ask, createParavisorState, LARGE_PAGE, type GuestVp, type ParavisorState } from '../state.ts';
 import { Communication } from './communication.ts';
 import { Contexts, type Context } from './context.ts';
 import { clearExit, complete, offerInterrupt, readExit, taskPriority, wasTaken } from './exits.ts';
 import {
+  GUEST_VMPL,
   guestFeatures,
   makeVmsa,
   pageOutcome,
@@ -247,11 +250,19 @@ class Turn {
       case 'unknown':
         return this.#fail(FAILURE.exit);
       default: {
+        this.#traceExit(exit);
         const completion = guestExited(this.#core, vp, exit, this.#world);
         if (completion !== undefined) this.#complete(exit, completion);
         return undefined;
       }
     }
+  }
+
+  /** The host has only seen that the guest stopped; what it was came here. */
+  #traceExit(exit: GuestExit): void {
+    const { sink, now, vp } = this.#seat;
+    if ((sink.mask & EVENT_CLASS.exit) === 0) return;
+    sink.emit(EVENT.exit, now, vp, EXIT_KINDS.indexOf(KIND_OF[exit.kind]), TO_CONTEXT, GUEST_VMPL, 0);
   }
 
   #complete(exit: GuestExit, completion: GuestCompletion): void {
@@ -362,13 +373,14 @@ class Turn {
     for (const gpa of small) if (!this.#accept(gpa, PAGE_SIZE)) return false;
     this.#ticks += ACCEPT_TICKS * (large.length + small.length);
     const { ram, loaded, own, pages, vpCount } = this.#config;
+    const isLarge = (gpa: number): void => void (this.#core.large[gpa / LARGE_PAGE] = 1);
     const preaccepted = hasPart(this.#config.parts, 'mem.preaccepted');
     for (const range of preaccepted ? ram : loaded) {
       const end = range.gpa + range.length;
       const before = Math.min(end, own.start);
       const after = Math.max(range.gpa, own.end);
-      if (range.gpa < before && !setRangeRights(this.#seat, range.gpa, before)) return false;
-      if (after < end && !setRangeRights(this.#seat, after, end)) return false;
+      if (range.gpa < before && !setRangeRights(this.#seat, range.gpa, before, isLarge)) return false;
+      if (after < end && !setRangeRights(this.#seat, after, end, isLarge)) return false;
     }
     for (let vp = 0; vp < vpCount; vp++) {
       const context = this.#contexts.of(vp);
@@ -399,7 +411,21 @@ class Turn {
   }
 }
 
-const LARGE_PAGE = 0x20_0000;
+/** Names of exits in events. */
+const KIND_OF: Readonly<Record<GuestExit['kind'], ExitKind>> = {
+  io: 'io',
+  msr: 'msr',
+  cpuid: 'cpuid',
+  cr8: 'cr8',
+  hypercall: 'hypercall',
+  hlt: 'hlt',
+  'triple-fault': 'triple-fault',
+  memory: 'mmio',
+  skip: 'cache',
+  counter: 'pmc',
+  undefined: 'io',
+};
+const TO_CONTEXT = EXIT_ROUTES.indexOf('context');
 const NMI_TYPE = 2;
 const APIC_BASE = 0x1b;
 const X2APIC_EOI = 0x80b;

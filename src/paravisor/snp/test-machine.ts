@@ -3,7 +3,7 @@
 import { ghcbCall } from '../../abi/hyperv/ghcb-call.ts';
 import { setU16, setU32, u16, u32 } from '../../abi/record.ts';
 import { GHCB_EXIT, SVM_EXIT } from '../../abi/snp/exit-codes.ts';
-import { ghcb, GHCB_MSR, GHCB_USAGE, SHARED_BUFFER } from '../../abi/snp/ghcb.ts';
+import { ghcb, GHCB_MSR, GHCB_USAGE, PAGE_OPERATION, SHARED_BUFFER } from '../../abi/snp/ghcb.ts';
 import { vmsa } from '../../abi/snp/vmsa.ts';
 import type { EventSink } from '../../seats/events.ts';
 import type { RmpOutcome, Vmpl0Exit, Vmpl0Program, Vmpl0Seat } from '../../seats/program.ts';
@@ -188,7 +188,9 @@ export class TestMachine {
       const lo = u32(buffer, 8 + 8 * i);
       const hi = u32(buffer, 12 + 8 * i);
       const gpa = (lo & ~0xfff) >>> 0;
-      const assigned = ((hi >>> 20) & 15) === 1;
+      const operation = (hi >>> 20) & 15;
+      if (operation === PAGE_OPERATION.psmash) continue;
+      const assigned = operation === PAGE_OPERATION.private;
       for (let at = gpa; at < gpa + ((hi & 0x100_0000) !== 0 ? LARGE : PAGE); at += PAGE)
         Object.assign(this.page(at), { assigned, validated: false, guestRights: 0 });
     }

@@ -1,4 +1,5 @@
 /** What a program at VMPL0 is given: the rights of that level, through the same checks as its instructions would have. */
+import { EVENT, EVENT_CLASS, PAGE_STATE, PRIVILEGED_OPERATION } from '../../abi/events.ts';
 import type { EventSink } from '../../seats/events.ts';
 import type { RmpOutcome, SeatRead, SeatRefusal, SeatWrite, Vmpl0Seat } from '../../seats/program.ts';
 import type { Vmcb } from '../../seats/snp.ts';
@@ -7,6 +8,9 @@ import { pvalidate, rmpadjust, rmpquery, type OperationOutcome } from './page-op
 import type { SnpSystem } from './system.ts';
 
 const PAGE = 4096;
+const PAGES_OF_BLOCK = 512;
+/** RDX of RMPADJUST: the page becomes a VMSA. */
+const VMSA_BIT = 1 << 16;
 
 export interface SeatWorld {
   readonly system: SnpSystem;
@@ -60,6 +64,18 @@ export function createSeat({ system, sink, now, random }: SeatWorld, vp: number,
     result.kind === 'done'
       ? { kind: 'done', eax: result.eax, carry: result.unchanged }
       : { kind: 'nested-fault' };
+  const operated = (operation: number, gpa: number, result: RmpOutcome): void => {
+    if (sink.mask & EVENT_CLASS.privileged)
+      sink.emit(
+        EVENT.privilegedOperation,
+        now,
+        vp,
+        operation,
+        gpa,
+        result.kind === 'done' ? result.eax : -1,
+        0,
+      );
+  };
   return {
     vp,
     now,
@@ -83,8 +99,27 @@ export function createSeat({ system, sink, now, random }: SeatWorld, vp: number,
     setGhcb(lo, hi) {
       vmcb.ghcb = { lo: lo >>> 0, hi: hi >>> 0 };
     },
-    pvalidate: (gpa, large, validate) => outcome(pvalidate(system, caller, gpa, large, validate)),
-    rmpadjust: (gpa, large, rdx) => outcome(rmpadjust(system, caller, gpa, large, rdx)),
+    pvalidate(gpa, large, validate) {
+      const result = outcome(pvalidate(system, caller, gpa, large, validate));
+      operated(PRIVILEGED_OPERATION.pvalidate, gpa, result);
+      if (result.kind === 'done' && result.eax === 0 && sink.mask & EVENT_CLASS.page)
+        sink.emit(
+          EVENT.pageState,
+          now,
+          vp,
+          gpa,
+          large ? PAGES_OF_BLOCK : 1,
+          validate ? PAGE_STATE.private : PAGE_STATE.pending,
+          0,
+        );
+      return result;
+    },
+    rmpadjust(gpa, large, rdx) {
+      const result = outcome(rmpadjust(system, caller, gpa, large, rdx));
+      const { rmpadjust: adjust, vmsaCreate } = PRIVILEGED_OPERATION;
+      operated((rdx & VMSA_BIT) !== 0 ? vmsaCreate : adjust, gpa, result);
+      return result;
+    },
     rmpquery(gpa, vmpl) {
       const result = rmpquery(system, caller, gpa, vmpl);
       return { ...outcome(result), rdx: result.kind === 'done' ? result.rdx : 0 };

@@ -2,7 +2,13 @@
  * The silicon of an SEV-SNP system: a context for each VMPL of a virtual processor, registers in VMSA pages, and the
  * decision where an exit goes. AMD APM vol. 2, 15.34 to 15.36.
  */
-import { EVENT, EVENT_CLASS, HOST_ACCESS, PRIVILEGED_OPERATION } from '../../abi/events.ts';
+import {
+  EVENT,
+  EVENT_CLASS,
+  HOST_ACCESS,
+  INJECTION_OUTCOME,
+  PRIVILEGED_OPERATION,
+} from '../../abi/events.ts';
 import type { ExitKind } from '../../abi/exit-kinds.ts';
 import { IOIO, SVM_EXIT } from '../../abi/snp/exit-codes.ts';
 import { EVENT_INJECTION, SEV_FEATURE, VINTR, vmsa } from '../../abi/snp/vmsa.ts';
@@ -470,9 +476,11 @@ class SnpSilicon implements Silicon {
       const high = vmsa.high(bytes, 'vintrControl');
       if (control & VINTR.nmi && (control & VINTR.nmiMask) === 0) {
         vmsa.setHalves(bytes, 'vintrControl', (control & ~VINTR.nmi) >>> 0, high);
+        this.#delivered(vp, VEC.NMI, EVENT_INJECTION.nmi);
         inject(engine, cpu, VEC.NMI);
       } else if (control & VINTR.irq) {
         vmsa.setHalves(bytes, 'vintrControl', (control & ~VINTR.irq) >>> 0, high);
+        this.#delivered(vp, high & VINTR.highVector, EVENT_INJECTION.external);
         inject(engine, cpu, high & VINTR.highVector);
       }
       return;
@@ -480,8 +488,28 @@ class SnpSilicon implements Silicon {
     if (source.waiting === 'none') return;
     if (source.waiting === 'nmi') {
       source.takeNmi();
+      this.#delivered(vp, VEC.NMI, EVENT_INJECTION.nmi);
       inject(engine, cpu, VEC.NMI);
-    } else inject(engine, cpu, source.takeVector());
+      return;
+    }
+    const vector = source.takeVector();
+    this.#delivered(vp, vector, EVENT_INJECTION.external);
+    inject(engine, cpu, vector);
+  }
+
+  /** An event goes through the IDT of the running context at a time when the architecture lets it. */
+  #delivered(vp: number, vector: number, type: number): void {
+    const { sink } = this.#setup;
+    if (sink.mask & EVENT_CLASS.exception)
+      sink.emit(
+        EVENT.injection,
+        this.#clock.now,
+        vp,
+        vector,
+        type,
+        INJECTION_OUTCOME.delivered,
+        this.#stay(vp).vmpl,
+      );
   }
 
   // Routes.
@@ -619,7 +647,9 @@ class SnpSilicon implements Silicon {
       }
       case SNP_EXIT.mmio: {
         const { sink } = this.#setup;
-        if (sink.mask & EVENT_CLASS.io)
+        // With ReflectVC whoever deals with it says where it went.
+        const reflected = (this.#features(cpu) & SEV_FEATURE.reflectVc) !== 0;
+        if (!reflected && sink.mask & EVENT_CLASS.io)
           sink.emit(
             EVENT.mmioRoute,
             this.#clock.now,
@@ -627,7 +657,7 @@ class SnpSilicon implements Silicon {
             gpa,
             (info.hi >>> 2) & 1,
             (info.lo >>> 1) & 1,
-            this.#features(cpu) & SEV_FEATURE.reflectVc ? -1 : this.#stay(vp).vmpl,
+            this.#stay(vp).vmpl,
           );
         return this.#communicate(vp, cpu, 'mmio', SVM_EXIT.nestedPageFault, info, address);
       }
