@@ -9,6 +9,14 @@ import { errorCode } from './output.ts';
 export const TRACE_VERSION = 1;
 const FLUSH_CHARACTERS = 1 << 16;
 
+/** Contexts are numbered from 0, and -1 is the host; everything else has no sign. */
+const SIGNED = new Set(['from', 'to', 'context']);
+
+export function argument(name: string, value: number): number | null {
+  if (!Number.isFinite(value)) return null;
+  return value < 0 && !SIGNED.has(name) ? value >>> 0 : value;
+}
+
 /** One line, without the newline. Arguments that a row does not name are left out; `null` is a time that never comes. */
 export function traceLine(
   type: number,
@@ -19,8 +27,7 @@ export function traceLine(
   const row = EVENT_ROWS[type];
   let line = `{"time":${time},"vp":${vp},"event":"${row?.name ?? type}"`;
   for (const [k, name] of (row?.arguments ?? ['a', 'b', 'c', 'd']).entries()) {
-    const value = values[k] as number;
-    line += `,"${name}":${Number.isFinite(value) ? (value < 0 ? value >>> 0 : value) : null}`;
+    line += `,"${name}":${argument(name, values[k] as number)}`;
   }
   return `${line}}`;
 }

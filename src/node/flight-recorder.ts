@@ -1,5 +1,6 @@
 /** The last exits of a run, kept for the report of a death. */
 import { EVENT_CLASS, EVENT_ROWS } from '../abi/events.ts';
+import { argument } from './event-log.ts';
 import type { EventSink } from '../seats/events.ts';
 
 const KEPT = 32;
@@ -37,15 +38,15 @@ export class FlightRecorder implements EventSink {
         (k % KEPT) * FIELDS + FIELDS,
       );
       const row = EVENT_ROWS[type];
-      const what = (row?.arguments ?? []).map((name, n) => ` ${name} ${shown(values[n] ?? 0)}`).join('');
+      const what = (row?.arguments ?? []).map((name, n) => ` ${name} ${shown(argument(name, values[n] ?? 0))}`).join('');
       lines.push(`  ${(time / 1e9).toFixed(9)} s vp ${vp} ${row?.name ?? type}${what}`);
     }
     return lines.length === 0 ? [] : ['last exits', ...lines];
   }
 }
 
-const shown = (value: number): string =>
-  Number.isFinite(value) ? `0x${(value < 0 ? value >>> 0 : value).toString(16)}` : 'never';
+const shown = (value: number | null): string =>
+  value === null ? 'never' : value < 0 ? String(value) : `0x${value.toString(16)}`;
 
 /** Two listeners as one: each hears the classes that it asked for. */
 export function bothSinks(first: EventSink, second: EventSink): EventSink {

@@ -42,8 +42,10 @@ export function vitrineAsync(args: readonly string[], env = process.env): Promis
   });
 }
 
-/** Why there is no kernel to boot, or undefined. Asks apt once if the cache has none. */
+/** Why there is no kernel to boot, or undefined. Asks apt when the cache has none. */
 export function whyNoKernel(name?: string): string | undefined {
-  const fetched = vitrine(['kernel', 'fetch', ...(name === undefined ? [] : [name])]);
+  const fetch = ['kernel', 'fetch', ...(name === undefined ? [] : [name])];
+  if (vitrine([...fetch, '--offline']).status === 0) return undefined;
+  const fetched = vitrine(fetch);
   return fetched.status === 0 ? undefined : (fetched.stderr.trim().split('\n').at(-1) ?? 'no kernel');
 }

@@ -1,8 +1,11 @@
 /** The command line under a pseudo-terminal, as a person sits at it: util-linux's `script` makes the terminal. */
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
+import { appendFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { onTestFinished } from 'vitest';
 
+/** To watch what a session shows. */
+const LOG = process.env['VITRINE_TERMINAL_LOG'];
 const PROGRAM = fileURLToPath(new URL('../../bin/vitrine.js', import.meta.url));
 
 export const hasScript = spawnSync('script', ['--version']).status === 0;
@@ -22,6 +25,7 @@ export class TerminalSession {
     onTestFinished(() => void this.#child.kill('SIGKILL'));
     this.#child.stdout?.on('data', (data: Buffer) => {
       this.#text += data.toString('latin1');
+      if (LOG !== undefined) appendFileSync(LOG, data);
       this.#changed?.();
     });
     this.status = new Promise((resolve) =>
