@@ -13,7 +13,7 @@ import { hypervPlatform } from './hyperv-platform.ts';
 import { Machine } from './machine.ts';
 import type { Measurement } from './measure/measurement.ts';
 import type { Directive } from '../launch/directives.ts';
-import { makeSnp } from './snp.ts';
+import { makeSnp, snpDirectives } from './snp.ts';
 import { makeSnpParavisor } from './snp-paravisor.ts';
 
 /** The paravisor of configurations that have one. */
@@ -65,7 +65,13 @@ export interface Configuration {
 
 export const CONFIGURATIONS: readonly Configuration[] = [
   { name: 'plain', summary: 'an ordinary Hyper-V Generation 2 VM', make: makePlain },
-  { name: 'snp', summary: 'SEV-SNP, fully enlightened, at VMPL0', vendor: 'amd', make: makeSnp },
+  {
+    name: 'snp',
+    summary: 'SEV-SNP, fully enlightened, at VMPL0',
+    vendor: 'amd',
+    make: makeSnp,
+    launch: snpDirectives,
+  },
   {
     name: 'snp-paravisor',
     summary: 'SEV-SNP, paravisor at VMPL0, guest at VMPL2 with vTOM',

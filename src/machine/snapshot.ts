@@ -13,6 +13,7 @@ import { findCpuModel } from '../x86/cpuid.ts';
 import { CPU, TLB, TLBFLAG } from '../x86/layout.ts';
 import { decodeValue, encodeValue } from './codec.ts';
 import { plainSilicon } from '../silicon/plain/silicon.ts';
+import { snpSilicon } from '../silicon/snp/silicon.ts';
 import type { SiliconKind } from '../silicon/silicon.ts';
 import { hypervPlatform } from './hyperv-platform.ts';
 import { Machine, type Counters, type Platform } from './machine.ts';
@@ -58,6 +59,7 @@ const POINTERS = [
 /** Silicon that a snapshot may name. */
 const SILICON: Readonly<Record<string, SiliconKind>> = {
   plain: plainSilicon,
+  snp: snpSilicon(),
   ...Object.fromEntries([0, 1, 2, 3].map((l2Vms) => [tdxKind(l2Vms), tdxSilicon({ l2Vms })])),
 };
 const PLATFORMS: Readonly<Record<string, (config: unknown) => Platform>> = {

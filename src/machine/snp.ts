@@ -10,7 +10,13 @@ import { snpCpuid } from '../silicon/snp/cpuid.ts';
 import { C_BIT } from '../silicon/snp/layout.ts';
 import { snpSilicon } from '../silicon/snp/silicon.ts';
 import type { CpuModel } from '../x86/cpuid.ts';
-import { entropyBytes, hostConfig, type MachineRequest, type MakeOutcome } from './configurations.ts';
+import {
+  entropyBytes,
+  hostConfig,
+  type LaunchListOutcome,
+  type MachineRequest,
+  type MakeOutcome,
+} from './configurations.ts';
 import { hypervPlatform } from './hyperv-platform.ts';
 import { Machine } from './machine.ts';
 
@@ -61,6 +67,12 @@ export function snpHostConfig(request: MachineRequest): HostConfig {
 
 /** The launch of a request, also for those who only measure it. */
 export function snpLaunch(request: MachineRequest): LaunchOutcome {
+  if (!request.hyperv)
+    return fail(
+      'a confidential VM needs the hypervisor interface',
+      'configuration',
+      'leave out --hyperv off',
+    );
   const host = snpHostConfig(request);
   const config: SnpLaunchConfig = {
     kernel: request.kernel,
@@ -76,14 +88,14 @@ export function snpLaunch(request: MachineRequest): LaunchOutcome {
   return launchSnp(config);
 }
 
+/** The directives, in the order in which they are measured and carried out. */
+export function snpDirectives(request: MachineRequest): LaunchListOutcome {
+  const launched = snpLaunch(request);
+  return launched.ok ? { ok: true, directives: launched.launch.directives } : launched;
+}
+
 export function makeSnp(request: MachineRequest): MakeOutcome {
   const { model } = request;
-  if (!request.hyperv)
-    return fail(
-      'a confidential VM needs the hypervisor interface',
-      'configuration',
-      'leave out --hyperv off',
-    );
   const launched = snpLaunch(request);
   if (!launched.ok) return launched;
   const host = snpHostConfig(request);
