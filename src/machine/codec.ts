@@ -124,7 +124,8 @@ export function decodeValue(bytes: Uint8Array): unknown {
         const Type = TYPED[view.getUint8(at++)];
         if (Type === undefined) throw new RangeError('unknown kind of typed array');
         const count = u32();
-        const raw = bytes.slice(at, at + count * Type.BYTES_PER_ELEMENT);
+        // Not bytes.slice: a Node Buffer's shares its memory.
+        const raw = Uint8Array.prototype.slice.call(bytes, at, at + count * Type.BYTES_PER_ELEMENT);
         if (raw.length !== count * Type.BYTES_PER_ELEMENT) throw new RangeError('cut off');
         at += raw.length;
         return new Type(raw.buffer);

@@ -10,7 +10,7 @@ import type { EventSink } from '../seats/events.ts';
 import type { CpuModel } from '../x86/cpuid.ts';
 import { makeTdx, tdxLaunchList } from './make-tdx.ts';
 import { hypervPlatform } from './hyperv-platform.ts';
-import { Machine } from './machine.ts';
+import { Machine, type EngineKind } from './machine.ts';
 import type { Measurement } from './measure/measurement.ts';
 import type { Directive } from '../launch/directives.ts';
 import { makeSnp, snpDirectives } from './snp.ts';
@@ -46,6 +46,7 @@ export interface MachineRequest {
   readonly paravisor?: ParavisorRequest;
   /** Permutation of frame blocks: nothing in a run may depend on it. */
   readonly frameOrder?: (count: number) => Uint32Array;
+  readonly engine?: EngineKind;
 }
 
 export type MakeOutcome = { readonly ok: true; readonly machine: Machine } | Failure;
@@ -183,6 +184,7 @@ function makePlain(request: MachineRequest): MakeOutcome {
     sink: request.sink,
     initRegisters: initEntry(model.signature),
     ...(request.frameOrder === undefined ? {} : { frameOrder: request.frameOrder }),
+    ...(request.engine === undefined ? {} : { engine: request.engine }),
   });
   machine.attach(hypervPlatform(host));
   return { ok: true, machine };

@@ -85,6 +85,10 @@ export interface ExitCount {
   readonly count: number;
 }
 
+/** `interpreter`: no code is translated. */
+export type EngineKind = 'interpreter' | 'translator';
+export const DEFAULT_ENGINE: EngineKind = 'interpreter';
+
 export interface MachineConfig {
   readonly model: CpuModel;
   readonly vcpus: number;
@@ -99,6 +103,8 @@ export interface MachineConfig {
   readonly initRegisters: InitialRegisters;
   /** The hardware; without it that of an ordinary VM. */
   readonly silicon?: SiliconKind;
+  /** Decides only speed; the default is the faster one. */
+  readonly engine?: EngineKind;
 }
 
 export type StopReason =
@@ -160,6 +166,7 @@ export class Machine {
       features: hardware.features,
       routines: [...x86Routines, ...hardware.routines],
       exports: hardware.exports ?? [],
+      translate: (config.engine ?? DEFAULT_ENGINE) === 'translator',
     });
     const now = (): number => this.#now;
     this.silicon = hardware.bind(this.engine, {

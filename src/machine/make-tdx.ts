@@ -65,6 +65,7 @@ export function makeTdx(request: MachineRequest): MakeOutcome {
     initRegisters: initEntry(model.signature),
     silicon: tdxSilicon({ l2Vms: 0 }),
     ...(request.frameOrder === undefined ? {} : { frameOrder: request.frameOrder }),
+    ...(request.engine === undefined ? {} : { engine: request.engine }),
   });
   machine.attach(tdxPlatform(host));
   const refused = machine.launch();

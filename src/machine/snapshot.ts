@@ -16,7 +16,7 @@ import { plainSilicon } from '../silicon/plain/silicon.ts';
 import { snpSilicon } from '../silicon/snp/silicon.ts';
 import type { SiliconKind } from '../silicon/silicon.ts';
 import { hypervPlatform } from './hyperv-platform.ts';
-import { Machine, type Counters, type Platform } from './machine.ts';
+import { Machine, type Counters, type EngineKind, type Platform } from './machine.ts';
 
 const MAGIC = 'vitrine snapshot 2';
 
@@ -151,6 +151,7 @@ export type RestoreOutcome =
 export interface RestoreOptions {
   readonly sink: EventSink;
   readonly frameOrder?: (count: number) => Uint32Array;
+  readonly engine?: EngineKind;
   /** Makes the platform of a kind that this module does not know (test boards). */
   readonly platform?: (kind: string, config: unknown) => Platform | undefined;
 }
@@ -184,10 +185,9 @@ export function restoreSnapshot(bytes: Uint8Array, options: RestoreOptions): Res
     initRegisters: initEntry(model.signature),
     silicon,
     ...(options.frameOrder === undefined ? {} : { frameOrder: options.frameOrder }),
+    ...(options.engine === undefined ? {} : { engine: options.engine }),
   });
   machine.attach(platform);
-  platform.load(snapshot.platform.state);
-  machine.setCounters(snapshot.counters);
   const { engine, truth } = machine;
   for (const [k, page] of snapshot.pageNumbers.entries()) {
     const host = truth.page(page);
@@ -198,6 +198,34 @@ export function restoreSnapshot(bytes: Uint8Array, options: RestoreOptions): Res
       };
     engine.u8.set(snapshot.pages.subarray(k * 4096, k * 4096 + 4096), host);
   }
+  loadProcessors(machine, snapshot);
+  return { ok: true, machine };
+}
+
+/** Takes a machine back to a snapshot of its own: code that stays the same stays translated. */
+export function rewind(machine: Machine, bytes: Uint8Array): void {
+  const snapshot = decodeValue(bytes) as Snapshot;
+  const { engine, truth } = machine;
+  const pages = new Map<number, Uint8Array>();
+  for (const [k, page] of snapshot.pageNumbers.entries())
+    pages.set(page, snapshot.pages.subarray(k * 4096, k * 4096 + 4096));
+  truth.eachPage((number, host) => {
+    const page = pages.get(number);
+    for (let at = 0; at < 4096; at += 8) {
+      let same = true;
+      for (let k = at; k < at + 8; k++) same &&= engine.u8[host + k] === (page?.[k] ?? 0);
+      if (same) continue;
+      engine.blocks.codeChanged(host + at, 8);
+      for (let k = at; k < at + 8; k++) engine.u8[host + k] = page?.[k] ?? 0;
+    }
+  });
+  loadProcessors(machine, snapshot);
+}
+
+function loadProcessors(machine: Machine, snapshot: Snapshot): void {
+  const { engine, truth } = machine;
+  machine.platform.load(snapshot.platform.state);
+  machine.setCounters(snapshot.counters);
   machine.silicon.load(snapshot.silicon.state);
   const at4k = (address: number): number => (truth.page(Math.floor(address / 4096)) ?? 0) + (address % 4096);
   for (let slot = 0; slot < snapshot.cpus.length; slot++) {
@@ -229,5 +257,5 @@ export function restoreSnapshot(bytes: Uint8Array, options: RestoreOptions): Res
     if (window >= 0) engine.view.setUint32(cpu + CPU.windowHost, at4k(window), true);
     engine.updateMode(cpu);
   }
-  return { ok: true, machine };
+  engine.blocks.observeCode();
 }

@@ -81,6 +81,7 @@ export function makeSnpParavisor(request: MachineRequest): MakeOutcome {
     initRegisters: initEntry(model.signature),
     silicon: snpSilicon({ program }),
     ...(request.frameOrder === undefined ? {} : { frameOrder: request.frameOrder }),
+    ...(request.engine === undefined ? {} : { engine: request.engine }),
   });
   machine.attach(hypervPlatform(host));
   const failure = machine.launch();

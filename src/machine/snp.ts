@@ -110,6 +110,7 @@ export function makeSnp(request: MachineRequest): MakeOutcome {
     initRegisters: initEntry(model.signature),
     silicon: snpSilicon(),
     ...(request.frameOrder === undefined ? {} : { frameOrder: request.frameOrder }),
+    ...(request.engine === undefined ? {} : { engine: request.engine }),
   });
   machine.attach(hypervPlatform(host));
   const failure = machine.launch();

@@ -4,6 +4,7 @@ import { bootTestBoard } from '../machine/test-board/boot.ts';
 import { boardIdleStatus } from '../machine/test-board/board.ts';
 import { sentence } from '../launch/outcome.ts';
 import { cpuModels, findCpuModel } from '../x86/cpuid.ts';
+import { engineFor } from './engine-choice.ts';
 import { STATUS, UserError } from './errors.ts';
 import { readUserFile } from './kernel.ts';
 
@@ -21,6 +22,7 @@ export interface BoardOptions {
   readonly date: number;
   readonly limit: number;
   readonly timeout: number;
+  readonly engine: string;
 }
 
 /** What --without may name: features of any model, and what belongs to the board's APICs. */
@@ -64,6 +66,7 @@ export async function bootBoard(options: BoardOptions): Promise<number> {
     hyperv: options.hyperv,
     seed: options.seed,
     startDate: options.date,
+    engine: engineFor(options.engine),
   });
   if (!outcome.ok) throw new UserError(sentence(outcome.error));
   const { machine, platform } = outcome;

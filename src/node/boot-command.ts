@@ -7,6 +7,7 @@ import { date, each, integer, memorySize, oneOf, seed } from './arguments.ts';
 import { bootBoard } from './board.ts';
 import { boot, type BootOptions } from './boot.ts';
 import { cacheDirOption } from './cache-commands.ts';
+import { ENGINES } from './engine-choice.ts';
 import { readConfiguration } from './configuration.ts';
 import { ExitStatus, UserError } from './errors.ts';
 import { readUserFile } from './kernel.ts';
@@ -117,6 +118,12 @@ export function bootCommand(): Command {
     .optionsGroup('Looking inside:')
     .option('--json <file>', 'write a report (- for standard output)')
     .option('--trace <file>', 'write every event as a JSON line; FILE.json: as a Chrome trace, for Perfetto')
+    .option(
+      '--engine <name>',
+      `how the processor runs, which changes nothing but the speed: ${ENGINES.join(', ')} (check: two side by side)`,
+      oneOf(ENGINES),
+      'auto',
+    )
     .option(
       '--hash-every <n>',
       'print the state hash every so many instructions',

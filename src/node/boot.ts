@@ -1,6 +1,8 @@
 /** `vitrine boot`: a machine that runs between a terminal, files and a debugger, and an exit status at its end. */
 import { closeSync, openSync, writeSync } from 'node:fs';
 import type { Machine, StopReason } from '../machine/machine.ts';
+import { LockStep } from '../machine/lockstep.ts';
+import { restoreSnapshot, takeSnapshot } from '../machine/snapshot.ts';
 import { stateHash } from '../machine/state-hash.ts';
 import type { EventSink } from '../seats/events.ts';
 import { Apt } from './apt.ts';
@@ -8,6 +10,8 @@ import { build, type Built } from './build.ts';
 import { Cache } from './cache.ts';
 import { printedConfiguration } from './configuration.ts';
 import { deathReport } from './death.ts';
+import { describeDivergence } from './divergence.ts';
+import { engineFor } from './engine-choice.ts';
 import { STATUS, UserError } from './errors.ts';
 import { EventLog } from './event-log.ts';
 import { bothSinks, FlightRecorder } from './flight-recorder.ts';
@@ -50,6 +54,7 @@ export interface BootOptions {
   readonly hideIsolation: boolean;
   readonly trace?: string;
   readonly hashEvery: number;
+  readonly engine: string;
   readonly json?: string;
   readonly symbols?: string;
   readonly snapshot?: string;
@@ -79,7 +84,11 @@ interface Start {
 
 async function start(options: BootOptions, source: PackageSource, sink: EventSink): Promise<Start> {
   if (options.resume !== undefined) {
-    const { machine, configuration, session } = resumeSnapshot(options.resume, sink);
+    const { machine, configuration, session } = resumeSnapshot(
+      options.resume,
+      sink,
+      engineFor(options.engine),
+    );
     return { machine, configuration, session, kernel: undefined };
   }
   const { machine, kernel } = await build(options, source, sink);
@@ -132,6 +141,7 @@ export async function boot(options: BootOptions): Promise<number> {
   };
   machine.onSerial = onSerial;
 
+  const check = options.engine === 'check' ? checked(machine) : undefined;
   const started = performance.now();
   const gdb = options.gdb === undefined ? undefined : new GdbServer(machine, options.gdbWait);
   if (gdb !== undefined) {
@@ -168,7 +178,12 @@ export async function boot(options: BootOptions): Promise<number> {
       await gdb?.ready();
       if (gdb?.killed === true) return STATUS.ok;
       const budget = Math.min(lookAt, limit, hashAt) - machine.instructions;
-      reason = (gdb ?? machine).run(Math.max(1, budget), idleTo);
+      const next = (check ?? gdb ?? machine).run(Math.max(1, budget), idleTo);
+      if ('agreed' in next) {
+        process.stderr.write(await describeDivergence(next));
+        return STATUS.failed;
+      }
+      reason = next;
       if (machine.instructions >= hashAt) {
         process.stderr.write(`hash ${machine.instructions} ${stateHash(machine)}\n`);
         hashAt = nextMultiple(options.hashEvery);
@@ -177,14 +192,14 @@ export async function boot(options: BootOptions): Promise<number> {
       const looks = tty || reason.kind === 'idle' || machine.instructions >= lookAt;
       if (machine.instructions >= lookAt) lookAt = nextMultiple(SLICE);
       // Input goes to an idle guest before its clock skips to the next timer.
-      if (terminal !== undefined && looks) {
-        terminal.pump(machine, reason.kind === 'idle');
+      if (terminal !== undefined) {
+        terminal.pump(check ?? machine, reason.kind === 'idle');
         if (session === undefined) skipTo = reason.kind === 'idle' ? reason.until : machine.now;
       }
       while (process.stdout.writableNeedDrain && interrupted === undefined) await drained();
       if (session !== undefined && looks) {
         const before = session.sent;
-        await session.feed(machine);
+        await session.feed(check ?? machine);
         skipTo = reason.kind === 'idle' && session.sent === before ? reason.until : machine.now;
       }
       if (terminal?.left === true || interrupted !== undefined) break;
@@ -255,6 +270,16 @@ export async function boot(options: BootOptions): Promise<number> {
     else writeWhole(options.json, text, '--json');
   }
   return interrupted === undefined ? status : 128 + interrupted;
+}
+
+/** The machine beside one that only interprets. */
+function checked(machine: Machine): LockStep {
+  const twin = restoreSnapshot(takeSnapshot(machine), {
+    sink: { mask: 0, emit: () => undefined },
+    engine: 'interpreter',
+  });
+  if (!twin.ok) throw new Error(`the twin of the machine: ${twin.reason}`);
+  return new LockStep(machine, twin.machine);
 }
 
 /** JSON lines, or a Chrome trace when the name ends in .json. */

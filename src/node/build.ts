@@ -1,6 +1,7 @@
 /** Files and options in, a machine out. */
 import { partsWithout } from '../paravisor/parts.ts';
 import { paravisorBuild } from './paravisor-build.ts';
+import { engineFor } from './engine-choice.ts';
 import { statSync } from 'node:fs';
 import { basename } from 'node:path';
 import {
@@ -77,6 +78,7 @@ export async function prepare(
       hideIsolation: options.hideIsolation,
     },
     sink,
+    engine: engineFor(options.engine),
   };
   return { configuration, request, kernel };
 }

@@ -23,6 +23,7 @@ const options: BootOptions = {
   paravisorWithout: ['dev.legacy'],
   hideIsolation: true,
   hashEvery: 7,
+  engine: 'auto',
   json: 'x.json',
   gdbWait: true,
   offline: true,
@@ -30,8 +31,8 @@ const options: BootOptions = {
 };
 
 test('readConfiguration gives back what printedConfiguration printed, files by their whole path', () => {
-  const { timeout, realtime, hashEvery, json, gdbWait, offline, cacheDir, ...machine } = options;
-  void [timeout, realtime, hashEvery, json, gdbWait, offline, cacheDir];
+  const { timeout, realtime, hashEvery, engine, json, gdbWait, offline, cacheDir, ...machine } = options;
+  void [timeout, realtime, hashEvery, engine, json, gdbWait, offline, cacheDir];
   const expected = {
     ...machine,
     kernel: resolve('some/bzImage'),

@@ -1,6 +1,11 @@
 /** The outside of the guest's UARTs: a terminal, or the standard streams of a --run command. */
 import { fstatSync, readFileSync } from 'node:fs';
-import type { Machine } from '../machine/machine.ts';
+
+/** What takes a session's bytes: a machine. */
+export interface SerialPort {
+  readonly now: number;
+  serialInput(unit: number, bytes: Uint8Array): number;
+}
 import { inputFrame, INPUT_FRAME, RunReceiver, type ReceiverState } from './run-protocol.ts';
 
 /** How long the guest is held for input that the command may never read: files and pipes with data answer at once. */
@@ -105,7 +110,7 @@ export class RunSession {
    * Gives the guest what it asked for, in whole frames while there is enough, so that the pieces of a pipe make no
    * difference. Holds the guest for input only for a moment: a command that reads none must not wait for it.
    */
-  async feed(machine: Machine): Promise<void> {
+  async feed(machine: SerialPort): Promise<void> {
     if (this.#toSend.length > 0) this.#send(machine);
     while (this.#wanted > 0 && this.#toSend.length === 0 && !this.#silent) {
       const held = this.#chunks.reduce((sum, { length }) => sum + length, 0);
@@ -143,7 +148,7 @@ export class RunSession {
     });
   }
 
-  #send(machine: Machine): void {
+  #send(machine: SerialPort): void {
     const taken = machine.serialInput(1, this.#toSend);
     this.#toSend = this.#toSend.subarray(taken);
     this.sent += taken;
@@ -170,7 +175,7 @@ export class RunSession {
 export interface Terminal {
   readonly left: boolean;
   /** Gives the UART what it had no room for. `idle`: the guest waits. */
-  pump(machine: Machine, idle: boolean): void;
+  pump(machine: SerialPort, idle: boolean): void;
   restore(): void;
   /** Typed, and not yet taken by the UART: part of a snapshot file. */
   readonly typed: Uint8Array;
@@ -233,7 +238,7 @@ export function piped(typed: Uint8Array): Terminal {
   const add = (bytes: Uint8Array): void => {
     queue = Uint8Array.from([...queue, ...bytes]);
   };
-  const pump = (machine: Machine, idle: boolean): void => {
+  const pump = (machine: SerialPort, idle: boolean): void => {
     if (ended && idle && queue.length === 0 && machine.now - last >= AGAIN_NS) {
       add(Uint8Array.of(END_OF_INPUT));
       last = machine.now;

@@ -4,7 +4,7 @@
  */
 import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib';
 import { decodeValue, encodeValue } from '../machine/codec.ts';
-import type { Machine } from '../machine/machine.ts';
+import type { EngineKind, Machine } from '../machine/machine.ts';
 import { restoreSnapshot, takeSnapshot } from '../machine/snapshot.ts';
 import type { EventSink } from '../seats/events.ts';
 import { UserError } from './errors.ts';
@@ -55,7 +55,7 @@ export function saveSnapshot(
   writeWhole(path, zstdCompressSync(encodeValue(file), { params }), '--snapshot');
 }
 
-export function resumeSnapshot(path: string, sink: EventSink): Resumed {
+export function resumeSnapshot(path: string, sink: EventSink, engine: EngineKind): Resumed {
   const refuse = (why: string): never => {
     throw new UserError(`snapshot ${path} ${why}: take it again with --snapshot`);
   };
@@ -70,7 +70,7 @@ export function resumeSnapshot(path: string, sink: EventSink): Resumed {
     if (error instanceof UserError) throw error;
     return refuse('is damaged or no snapshot');
   }
-  const outcome = restoreSnapshot(file.machine, { sink });
+  const outcome = restoreSnapshot(file.machine, { sink, engine });
   if (!outcome.ok) return refuse(`cannot be resumed, ${outcome.reason}`);
   return { machine: outcome.machine, configuration, session: file.session };
 }

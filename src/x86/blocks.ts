@@ -2,10 +2,28 @@
 import { decode, Insn, type DecodeMode } from './decoder.ts';
 import type { Entry, OpcodeTable, OperandKind } from './encoding.ts';
 import { variantKey } from './encoding.ts';
-import { CASE, CPU, FS, GS, JUMP, MODE, PAGEFLAG, REC, RECFLAG, SEG, SS, TLB, segField } from './layout.ts';
+import {
+  CASE,
+  COLD,
+  CPU,
+  ENGINE,
+  FS,
+  GS,
+  HEAD,
+  JUMP,
+  MODE,
+  PAGEFLAG,
+  REC,
+  RECFLAG,
+  SEG,
+  SS,
+  TLB,
+  segField,
+} from './layout.ts';
 import type { MemoryPlan } from './memory-plan.ts';
 
-interface Block {
+export interface Block {
+  /** Address of the first record; a header (HEAD) lies in front of it. */
   readonly record: number;
   readonly host: number;
   readonly length: number;
@@ -23,7 +41,14 @@ export interface PseudoHandlers {
   readonly nm: Entry;
 }
 
-const MAX_BLOCK = 48;
+export const MAX_BLOCK = 48;
+const NONE: readonly Block[] = [];
+
+/** Who keeps code that was made from blocks. */
+export interface BlockObserver {
+  dropped(block: Block): void;
+  flushed(): void;
+}
 
 export class Blocks {
   readonly #table: OpcodeTable;
@@ -40,8 +65,13 @@ export class Blocks {
   readonly #deadHandler: number[] = [];
   /** Blocks by frame (host address >> 12). */
   #byFrame = new Map<number, Block[]>();
+  /** Blocks by the host address of their first byte. */
+  #byHost = new Map<number, Block[]>();
   /** Addresses (rip) at which a debugger wants to stop: set by `setBreakpoints`. */
   #breakpoints: ReadonlySet<bigint> = new Set();
+  /** Runs of a new block until it is hot. */
+  heat: number = COLD;
+  observer: BlockObserver | undefined;
   /** Counters for inspection. */
   decoded = 0;
   dropped = 0;
@@ -70,7 +100,9 @@ export class Blocks {
     let linearLow = ripLow;
     let linearHigh = ripHigh;
     const single = u32[w + (CPU.wantSingle >> 2)] !== 0;
-    const modeWord = (u32[w + (CPU.mode >> 2)] as number) | (single ? MODE.single : 0);
+    const large = u32[w + (CPU.windowMask >> 2)] === -0x200000;
+    const modeWord =
+      (u32[w + (CPU.mode >> 2)] as number) | (single ? MODE.single : 0) | (large ? MODE.large : 0);
     const code = modeWord & MODE.codeMask;
     if (code !== MODE.code64) {
       linearLow = (ripLow + (u32[w + (segField(1, SEG.base) >> 2)] as number)) | 0;
@@ -81,28 +113,17 @@ export class Blocks {
         linearLow -
         (u32[w + (CPU.windowBase >> 2)] as number)) >>>
       0;
-    const frame = host >>> 12;
-    const known = this.#byFrame.get(frame);
-    if (known) {
-      for (const block of known) {
-        if (
-          block.host === host &&
-          block.mode === modeWord &&
-          block.ripLow === ripLow &&
-          block.ripHigh === ripHigh &&
-          !block.stale
-        ) {
-          if (block.secondHost !== 0) {
-            const second = secondPage(((linearLow | 0xfff) + 1) | 0, nextHigh(linearLow, linearHigh));
-            if (second === 0) return false;
-            if (second !== block.secondHost) continue;
-          }
-          this.#publish(block);
-          return true;
-        }
+    const known = this.#find(host, modeWord, ripLow, ripHigh);
+    for (const block of known) {
+      if (block.secondHost !== 0) {
+        const second = secondPage(((linearLow | 0xfff) + 1) | 0, nextHigh(linearLow, linearHigh));
+        if (second === 0) return false;
+        if (second !== block.secondHost) continue;
       }
+      this.#publish(block);
+      return true;
     }
-    if (this.#next + (MAX_BLOCK + 2) * REC.size > this.#plan.recordsEnd) this.flush();
+    if (this.#next + (MAX_BLOCK + 3) * REC.size > this.#plan.recordsEnd) this.flush();
     const block = this.#decodeBlock(
       host,
       ripLow,
@@ -115,26 +136,72 @@ export class Blocks {
     );
     if (block === null) return false;
     this.decoded++;
-    const list = this.#byFrame.get(frame);
-    if (list) list.push(block);
-    else this.#byFrame.set(frame, [block]);
-    this.#markCode(host, block.length - 1);
-    if (block.secondHost !== 0) {
-      const second = block.secondHost >>> 12;
-      const other = this.#byFrame.get(second);
-      if (other) other.push(block);
-      else this.#byFrame.set(second, [block]);
-      this.#markCode(block.secondHost, 15);
+    const same = this.#byHost.get(host);
+    if (same) same.push(block);
+    else this.#byHost.set(host, [block]);
+    if (block.secondHost === 0) this.#register(host, block.length, block);
+    else {
+      this.#register(host, 4096 - (host & 0xfff), block);
+      this.#register(block.secondHost, 16, block);
     }
     this.#publish(block);
     return true;
   }
 
-  #publish(block: Block): void {
-    const { ripLow, ripHigh, mode } = block;
+  /** The block that the rip of `cpu` runs. */
+  current(cpu: number): Block | undefined {
+    const u32 = this.#u32;
+    const w = cpu >> 2;
+    const ripLow = u32[w + (CPU.rip >> 2)] as number;
+    const ripHigh = u32[w + (CPU.rip >> 2) + 1] as number;
+    const large = u32[w + (CPU.windowMask >> 2)] === -0x200000 ? MODE.large : 0;
+    const mode = (u32[w + (CPU.mode >> 2)] as number) | large;
+    const at = this.#jumpSlot(ripLow, ripHigh, mode);
+    const host = (u32[at + (JUMP.host >> 2)] as number) >>> 0;
+    const record = u32[at + (JUMP.record >> 2)];
+    for (const block of this.#find(host, mode, ripLow, ripHigh)) if (block.record === record) return block;
+    return undefined;
+  }
+  /** The block is not asked about again for long. */
+  cool(block: Block): void {
+    this.#u32[(block.record - HEAD.size + HEAD.heat) >> 2] = COLD;
+  }
+
+  /** Word index of the jump cache's entry. */
+  #jumpSlot(ripLow: number, ripHigh: number, mode: number): number {
     const rotated = (ripLow >>> 15) | (ripHigh << 17);
     const index = (ripLow ^ rotated ^ (mode << 3)) & (JUMP.entries - 1);
-    const at = (this.#plan.jumpCache + (index << JUMP.shift)) >> 2;
+    return (this.#plan.jumpCache + (index << JUMP.shift)) >> 2;
+  }
+
+  /** The blocks at `host` with this rip and key: more than one when they go on in different second pages. */
+  #find(host: number, mode: number, ripLow: number, ripHigh: number): readonly Block[] {
+    const list = this.#byHost.get(host);
+    if (list === undefined) return NONE;
+    return list.filter(
+      (block) => !block.stale && block.mode === mode && block.ripLow === ripLow && block.ripHigh === ripHigh,
+    );
+  }
+
+  /** The block at `host` that is reached with this rip and key, and lies in one window; undefined when none is decoded. */
+  find(host: number, mode: number, ripLow: number, ripHigh: number): Block | undefined {
+    return this.#find(host, mode, ripLow, ripHigh).find(({ secondHost }) => secondHost === 0);
+  }
+
+  /** Notes that `block` holds what lies at [host, host + length). */
+  #register(host: number, length: number, block: Block): void {
+    for (let frame = host >>> 12; frame <= (host + length - 1) >>> 12; frame++) {
+      const list = this.#byFrame.get(frame);
+      if (list) list.push(block);
+      else this.#byFrame.set(frame, [block]);
+      const from = Math.max(host, frame * 4096);
+      this.#markCode(from, Math.min(host + length, (frame + 1) * 4096) - 1 - from);
+    }
+  }
+
+  #publish(block: Block): void {
+    const { ripLow, ripHigh, mode } = block;
+    const at = this.#jumpSlot(ripLow, ripHigh, mode);
     const u32 = this.#u32;
     u32[at] = ripLow;
     u32[at + 1] = ripHigh;
@@ -160,10 +227,14 @@ export class Blocks {
       real: (modeWord & MODE.real) !== 0,
     };
     const insn = this.#insn;
-    const start = this.#next;
+    const start = this.#next + HEAD.size;
+    this.#clear(this.#next);
+    this.#u32[(this.#next + HEAD.heat) >> 2] = single ? COLD : this.heat;
     let record = start;
     let at = host;
-    const pageEnd = ((host & ~0xfff) >>> 0) + 0x1000;
+    // Blocks and links stay inside one translation: a page, or the whole of a large window.
+    const window = (modeWord & MODE.large) !== 0 ? 0x200000 : 0x1000;
+    const pageEnd = ((host & -window) >>> 0) + window;
     let secondHost = 0;
     let count = 0;
     let offset = 0;
@@ -211,7 +282,7 @@ export class Blocks {
       this.#flagUse[count] = touchesMemory || entry !== insn.entry ? 'other' : flagUse(entry);
       this.#deadHandler[count] =
         (insn.mem || entry !== insn.entry ? undefined : entry.handlers[variant]?.deadFlags) ?? 0;
-      this.#writeRecord(record, entry, variant, insn, mode, ripLow, ripHigh, offset);
+      this.#writeRecord(record, entry, variant, insn, mode, ripLow, ripHigh, offset, window);
       count++;
       record += REC.size;
       at += insn.length;
@@ -229,8 +300,7 @@ export class Blocks {
       const [low, high] = this.#advance(mode, ripLow, ripHigh, offset);
       this.#u32[w + (REC.next >> 2)] = low;
       this.#u32[w + (REC.next >> 2) + 1] = high;
-      this.#u32[w + (REC.fallthrough >> 2)] =
-        single || ((linearLow + offset) ^ linearLow) >>> 12 !== 0 ? 1 : 0;
+      this.#u32[w + (REC.fallthrough >> 2)] = single || ((linearLow + offset) ^ linearLow) & -window ? 1 : 0;
       record += REC.size;
     }
     for (let k = 0; k < count; k++) this.#u32[(start + k * REC.size + REC.after) >> 2] = count - 1 - k;
@@ -290,6 +360,7 @@ export class Blocks {
     ripLow: number,
     ripHigh: number,
     end: number,
+    window: number,
   ): void {
     this.#clear(record);
     const u32 = this.#u32;
@@ -316,10 +387,9 @@ export class Blocks {
         const sum = (nextLow >>> 0) + (insn.imm >>> 0);
         immLow = sum | 0;
         immHigh = long ? (nextHigh2 + insn.immHigh + (sum > 0xffffffff ? 1 : 0)) | 0 : 0;
-        // Links stay inside one page of the same translation.
-        const page = (ripLow & ~0xfff) | 0;
-        targetCrosses = (immLow & ~0xfff) === page && immHigh === (long ? ripHigh : 0) ? 0 : 1;
-        fallCrosses = (nextLow & ~0xfff) === page ? 0 : 1;
+        const page = ripLow & -window;
+        targetCrosses = (immLow & -window) === page && immHigh === (long ? ripHigh : 0) ? 0 : 1;
+        fallCrosses = (nextLow & -window) === page ? 0 : 1;
         if (!long) targetCrosses = 1;
         if (long && !canonical(immHigh, immLow) && where >= CASE.hot) where = CASE.coldJump;
       }
@@ -448,6 +518,11 @@ export class Blocks {
     }
   }
 
+  /** Makes every write translation of pages with code take the slow path: when a TLB was filled from outside. */
+  observeCode(): void {
+    for (const frame of this.#byFrame.keys()) this.observePage((frame << 12) >>> 0);
+  }
+
   /** Drops the blocks that overlap [host, host + length). */
   codeChanged(host: number, length: number): void {
     const from = host >>> 0;
@@ -481,6 +556,11 @@ export class Blocks {
     if (block.stale) return;
     block.stale = true;
     this.dropped++;
+    this.#u32[(this.#plan.engine + ENGINE.dropped) >> 2] = 1;
+    const same = this.#byHost.get(block.host) as Block[];
+    if (same.length === 1) this.#byHost.delete(block.host);
+    else same.splice(same.indexOf(block), 1);
+    this.observer?.dropped(block);
     // Each of its records now leads out, also for a run that is in the middle of it.
     let record = block.record;
     for (;;) {
@@ -491,9 +571,7 @@ export class Blocks {
       record += REC.size;
     }
     const { ripLow, ripHigh, mode } = block;
-    const rotated = (ripLow >>> 15) | (ripHigh << 17);
-    const index = (ripLow ^ rotated ^ (mode << 3)) & (JUMP.entries - 1);
-    const at = (this.#plan.jumpCache + (index << JUMP.shift)) >> 2;
+    const at = this.#jumpSlot(ripLow, ripHigh, mode);
     if (this.#u32[at + (JUMP.record >> 2)] === block.record) this.#u32.fill(-1, at, at + 8);
   }
 
@@ -533,8 +611,10 @@ export class Blocks {
       this.#u8.fill(0, codeBitmap + index * 8, codeBitmap + index * 8 + 8);
     }
     this.#byFrame = new Map();
+    this.#byHost = new Map();
     this.#next = records;
     this.flushes++;
+    this.observer?.flushed();
   }
 }
 

@@ -7,6 +7,7 @@ import { buildInterpreter } from './interpreter.ts';
 import { CPU, ENGINE, EXIT, PAGEFLAG, PENDING, RAISE, RUN, SPECIAL, TLB } from './layout.ts';
 import type { MemoryPlan } from './memory-plan.ts';
 import type { Routine } from './runtime/library.ts';
+import { REGION_SLOTS, Translator } from './translator/translator.ts';
 
 export interface EngineParts {
   /** Instruction definitions, of x86 and of the platform. */
@@ -18,6 +19,8 @@ export interface EngineParts {
   readonly plan: MemoryPlan;
   /** Of `routines`: those that `Engine.routine` gives. */
   readonly exports?: readonly string[];
+  /** Whether hot code is translated; it changes nothing but the speed. */
+  readonly translate?: boolean;
 }
 
 interface Exports {
@@ -32,6 +35,9 @@ interface Exports {
   try_translate(cpu: number, va: bigint, access: number): number;
   in_long_mode(cpu: number): number;
 }
+
+/** Runs of a block after which it is translated. */
+const HOT = 1000;
 
 /** What ended Engine.run: see RUN in layout.ts. `decode` is handled inside. */
 export type RunReason = typeof RUN.budget | typeof RUN.exit | typeof RUN.interrupt | typeof RUN.breakpoint;
@@ -52,6 +58,7 @@ export class Engine {
   readonly view: DataView;
   readonly plan: MemoryPlan;
   readonly blocks: Blocks;
+  readonly translator: Translator | undefined;
   readonly code: { readonly sizes: readonly { name: string; size: number }[]; readonly hotCases: number };
   readonly #exports: Exports;
   #watches: readonly {
@@ -88,18 +95,36 @@ export class Engine {
     this.u32 = new Uint32Array(buffer);
     this.view = new DataView(buffer);
     this.blocks = new Blocks(table, plan, buffer, pseudo);
-    const handlers = new WebAssembly.Table({ element: 'anyfunc', initial: entries.length * 40 });
+    const handlers = new WebAssembly.Table({
+      element: 'anyfunc',
+      initial: code.tableSlots + (parts.translate === true ? REGION_SLOTS : 0),
+    });
+    const fault = new WebAssembly.Tag({ parameters: [] });
     const instance = new WebAssembly.Instance(new WebAssembly.Module(code.bytes), {
       env: {
         memory: this.memory,
         handlers,
-        fault: new WebAssembly.Tag({ parameters: [] }),
+        fault,
         watch_hit: (cpu: number, host: number, bytes: number, write: number) =>
           this.#watchHit(cpu, host >>> 0, bytes, write !== 0),
         code_changed: (host: number, length: number) => this.blocks.codeChanged(host, length),
       },
     });
     this.#exports = instance.exports as unknown as Exports;
+    if (parts.translate === true) {
+      this.blocks.heat = HOT;
+      this.translator = new Translator({
+        memory: this.memory,
+        table: handlers,
+        tag: fault,
+        plan,
+        blocks: this.blocks,
+        variants: code.variants,
+        exports: instance.exports,
+        library: code.library,
+        firstSlot: code.tableSlots,
+      });
+    }
     this.#initialise();
   }
 
@@ -184,13 +209,27 @@ export class Engine {
     this.#exports.update_special(cpu);
     for (;;) {
       const reason = this.#exports.run(cpu);
-      if (reason !== RUN.decode) return reason as RunReason;
+      if (reason === RUN.hot) {
+        this.#hot(cpu);
+        continue;
+      }
+      if (reason !== RUN.decode) {
+        this.translator?.pause();
+        return reason as RunReason;
+      }
       const ok = this.blocks.prepare(cpu, (low, high) => this.#exports.try_second_page(cpu, join(low, high)));
       if (ok) continue;
       // The second page of an instruction is not there: its fault is delivered first.
       if (view.getUint32(cpu + CPU.raiseKind, true) === RAISE.exit) return RUN.exit;
       view.setUint32(cpu + CPU.deliver, 1, true);
     }
+  }
+
+  #hot(cpu: number): void {
+    const block = this.blocks.current(cpu);
+    if (block === undefined) throw new Error('a hot block is not in the jump cache');
+    if (this.translator === undefined) this.blocks.cool(block);
+    else this.translator.hot(block);
   }
 
   /** Instructions that the last run() took. */

@@ -2,6 +2,7 @@
 import { operandBytes, type Entry, type OperandSpec } from './encoding.ts';
 import { CPU, REC, RECFLAG, TLB, VEC } from './layout.ts';
 import { FLAGS, Sem, truncate, type Library, type Size } from './sem.ts';
+import { conditionOf } from './runtime/flags.ts';
 import { tlbEntry, tlbHit } from './runtime/memory.ts';
 import type { FunctionBuilder } from './wasm/function.ts';
 import { i32, type Val } from './wasm/value.ts';
@@ -85,22 +86,15 @@ export class InterpSem extends Sem {
     if (!this.#hot || group === 0 || group === 5) return super.condition(cc);
     const kind = f.let(f.load('32', cpu, CPU.flagKind));
     const r = f.let(f.load('64', cpu, CPU.flagR));
-    const sign = (value: Val): Val => value.shrU(63).wrap();
     // Zero and sign are those of r in every kind but the explicit one; the others in line after a subtraction only.
     const easy = group === 2 || group === 4;
     const value = f.ifValue(
       easy ? kind.ne(FLAGS.explicit) : kind.eq(FLAGS.sub),
       () => {
-        if (group === 2) return r.eqz();
-        if (group === 4) return sign(r);
+        if (easy) return group === 2 ? r.eqz() : r.shrU(63).wrap();
         const a = f.let(f.load('64', cpu, CPU.flagA));
         const b = f.let(f.load('64', cpu, CPU.flagB));
-        if (group === 1 || group === 3) {
-          const borrow = sign(a.not().and(b).or(a.not().or(b).and(r)));
-          return group === 1 ? borrow : borrow.or(r.eqz());
-        }
-        const less = sign(a.xor(b).and(a.xor(r)).xor(r));
-        return group === 6 ? less : less.or(r.eqz());
+        return conditionOf(FLAGS.sub, group, { a, b, r });
       },
       () => f.callValue(this.lib(`cond_${group}`), cpu),
     );

@@ -6,12 +6,13 @@ import type { Entry, OpcodeTable } from './encoding.ts';
 import { variantKey } from './encoding.ts';
 import { HOT_FORMS } from './hot.ts';
 import { InterpSem } from './interp-sem.ts';
-import { CASE, CPU, CS, ENGINE, EXIT, JUMP, MODE, RAISE, REC, RUN, SEG, segField } from './layout.ts';
+import { CASE, CPU, CS, ENGINE, EXIT, HEAD, JUMP, MODE, RAISE, REC, RUN, SEG, segField } from './layout.ts';
 import { controlRoutines } from './runtime/control.ts';
 import { flagRoutines } from './runtime/flags.ts';
 import { declareRoutines, routine, type Routine } from './runtime/library.ts';
 import { memoryRoutines, raiseRoutines } from './runtime/memory.ts';
 import { pagingRoutines } from './runtime/paging.ts';
+import { REGION_ROUTINES } from './translator/inline.ts';
 import type { Library, Size } from './sem.ts';
 import type { FunctionBuilder, Label, TagRef } from './wasm/function.ts';
 import { ModuleBuilder } from './wasm/module.ts';
@@ -34,9 +35,21 @@ export interface InterpreterCode {
   /** Bytes of each function's body. */
   readonly sizes: readonly { readonly name: string; readonly size: number }[];
   readonly hotCases: number;
+  /** The variant whose out-of-line handler has each table slot. */
+  readonly variants: readonly Variant[];
+  /** Signatures of the library routines, which are exported by name. */
+  readonly library: Library;
+  /** Slots of the function table that handlers use, from 0 on. */
+  readonly tableSlots: number;
 }
 
-interface Variant {
+/** Parameters and result of a translated region: cpu, budget, number of the entry; budget left or REGION_FAULT. */
+export const REGION_PARAMS = ['i32', 'i32', 'i32'] as const;
+/** The fault tag was thrown inside: CPU.record and CPU.budget say where. */
+export const REGION_FAULT = -1;
+export const HANDLER_PARAMS = ['i32', 'i32'] as const;
+
+export interface Variant {
   readonly entry: Entry;
   readonly size: Size;
   readonly mem: boolean;
@@ -44,7 +57,7 @@ interface Variant {
   readonly deadFlags?: boolean;
 }
 
-const REP = ['none', 'repe', 'repne'] as const;
+export const REP = ['none', 'repe', 'repne'] as const;
 
 function variantsOf(entry: Entry): Variant[] {
   const list: Variant[] = [];
@@ -109,7 +122,9 @@ export function buildInterpreter({ table, routines, pages, exports }: Interprete
   );
   define();
 
-  const handlerType = module.type(['i32', 'i32'], []);
+  const handlerType = module.type(HANDLER_PARAMS, []);
+  const regionType = module.type(REGION_PARAMS, ['i32']);
+  const variants: Variant[] = [];
   const hot: Variant[] = [];
   const wanted = new Set(HOT_FORMS);
   for (const entry of table.entries) {
@@ -122,6 +137,7 @@ export function buildInterpreter({ table, routines, pages, exports }: Interprete
         entry.def.sem(sem);
       });
       const slot = module.tableSlot(ref);
+      variants[slot] = variant;
       const ends = entry.def.ends ?? 'no';
       let handler: number = ends === 'no' ? CASE.cold : ends === 'jump' ? CASE.coldJump : CASE.coldSync;
       if (wanted.has(variantName(variant)) && ends !== 'sync') {
@@ -138,9 +154,11 @@ export function buildInterpreter({ table, routines, pages, exports }: Interprete
   }
   module.importTable({ module: 'env', name: 'handlers', minimum: module.tableSlots });
 
-  const run = module.func('run', ['i32'], ['i32'], (f) => writeRun(f, lib, tag, handlerType, hot));
+  const run = module.func('run', ['i32'], ['i32'], (f) =>
+    writeRun(f, lib, tag, handlerType, regionType, hot),
+  );
   module.export(run);
-  for (const name of [
+  for (const name of new Set([
     'tlb_flush',
     'tlb_flush_page',
     'update_mode',
@@ -151,9 +169,17 @@ export function buildInterpreter({ table, routines, pages, exports }: Interprete
     'try_translate',
     'in_long_mode',
     ...exports,
-  ])
+    ...REGION_ROUTINES,
+  ]))
     module.export(lib(name));
-  return { bytes: module.finish(), sizes: module.sizes(), hotCases: hot.length };
+  return {
+    bytes: module.finish(),
+    sizes: module.sizes(),
+    hotCases: hot.length,
+    variants,
+    library: lib,
+    tableSlots: module.tableSlots,
+  };
 }
 
 /** Entry points for the outside, which must not see the fault tag thrown. */
@@ -210,6 +236,24 @@ function guardedRoutines(tag: TagRef): readonly Routine[] {
   ];
 }
 
+/** MODE.large when the fetch window is a large one. */
+export const windowKey = (f: FunctionBuilder, cpu: Val): Val =>
+  f.load('64', cpu, CPU.windowMask).eq(-0x200000n).mul(MODE.large);
+
+/** Slot of `rip` with block key `key` in the jump cache at `base`. */
+export function jumpEntry(f: FunctionBuilder, base: Val, rip: Val, key: Val): Val {
+  return f.let(
+    base.add(
+      rip
+        .wrap()
+        .xor(rip.shrU(15).wrap())
+        .xor(key.shl(3))
+        .and(JUMP.entries - 1)
+        .shl(JUMP.shift),
+    ),
+  );
+}
+
 /**
  * run(cpu) executes until the budget is used up or the outside is needed; returns a RUN code. CPU.budget and CPU.clock are
  * set before; afterwards CPU.budget says what is left.
@@ -219,6 +263,7 @@ function writeRun(
   lib: Library,
   tag: TagRef,
   handlerType: number,
+  regionType: number,
   hot: readonly Variant[],
 ): void {
   const cpu = f.p(0);
@@ -227,6 +272,8 @@ function writeRun(
   /** Address of the link field through which the current block was or will be reached, 0: none. */
   const slot = f.local('i32', 0);
   const single = f.local('i32', 0);
+  /** The next instruction is not to be run by a region. */
+  const interpret = f.local('i32', 0);
   const engine = f.let(f.load('32', cpu, CPU.engine));
   const jumps = f.let(f.load('32', engine, ENGINE.jumpCache));
 
@@ -238,11 +285,12 @@ function writeRun(
   f.loop((restart) => {
     f.tryCatch(
       tag,
-      () => {
+      (caught) => {
         f.if(f.load('32', cpu, CPU.deliver), () => {
           // Delivering an event takes the time of one instruction.
           f.store('32', cpu, i32(0), CPU.record);
           f.if(budget.get.gtS(0), () => budget.set(budget.get.sub(1)));
+          f.store('32', cpu, budget.get, CPU.budget);
           f.call(lib('deliver_event'), cpu);
           f.store('32', cpu, i32(0), CPU.deliver);
           f.call(lib('update_mode'), cpu);
@@ -251,6 +299,7 @@ function writeRun(
         f.loop((dispatch) => {
           ip.set(0);
           f.store('32', cpu, i32(0), CPU.record);
+          f.store('32', cpu, budget.get, CPU.budget);
           single.set(0);
           f.if(f.load('32', cpu, CPU.special), () => {
             const what = f.callValue(lib('boundary'), cpu);
@@ -273,20 +322,12 @@ function writeRun(
           f.if(linear.get.and(f.load('64', cpu, CPU.windowMask)).ne(f.load('64', cpu, CPU.windowBase)), () =>
             f.call(lib('fetch_window'), cpu, linear.get),
           );
+          mode.set(mode.get.or(windowKey(f, cpu)));
           const host = f.let(
             f.load('32', cpu, CPU.windowHost).add(linear.get.sub(f.load('64', cpu, CPU.windowBase)).wrap()),
           );
           const probe = (key: Val): Val => {
-            const entry = f.let(
-              jumps.add(
-                rip
-                  .wrap()
-                  .xor(rip.shrU(15).wrap())
-                  .xor(key.shl(3))
-                  .and(JUMP.entries - 1)
-                  .shl(JUMP.shift),
-              ),
-            );
+            const entry = jumpEntry(f, jumps, rip, key);
             const found = f.local('i32', 0);
             f.if(
               f
@@ -298,7 +339,9 @@ function writeRun(
                 found.set(f.load('32', entry, JUMP.record));
                 const second = f.let(f.load('32', entry, JUMP.second));
                 f.if(second, () => {
-                  // The instruction goes on in the next page: it is this block only while that page is the same.
+                  // The instruction goes on in the next page: it is this block only while that page is the same, which is asked
+                  // each time.
+                  slot.set(0);
                   f.if(f.callValue(lib('second_page'), cpu, linear.get.or(0xfffn).add(1)).ne(second), () =>
                     found.set(0),
                   );
@@ -315,6 +358,35 @@ function writeRun(
           f.if(single.get.eqz(), () => {
             const found = f.let(probe(mode.get));
             f.if(found.eqz(), () => need(0));
+            const head = f.let(found.sub(HEAD.size));
+            const heat = f.let(f.load('32', head, HEAD.heat));
+            f.if(
+              heat,
+              () => f.store('32', head, heat.sub(1), HEAD.heat),
+              () => {
+                const region = f.let(f.load('32', head, HEAD.slot));
+                f.if(region.eqz(), () => leave(RUN.hot));
+                f.if(f.load('32', head, HEAD.need).leS(budget.get).and(interpret.get.eqz()), () => {
+                  const left = f.callIndirectValue(
+                    regionType,
+                    region,
+                    'i32',
+                    cpu,
+                    budget.get,
+                    f.load('32', head, HEAD.entry),
+                  );
+                  f.if(left.eq(REGION_FAULT), () => {
+                    ip.set(f.load('32', cpu, CPU.record));
+                    budget.set(f.load('32', cpu, CPU.budget));
+                    f.br(caught);
+                  });
+                  budget.set(left);
+                  slot.set(0);
+                  f.br(dispatch);
+                });
+              },
+            );
+            interpret.set(0);
             f.if(
               f.load('32', found, REC.after).ltS(budget.get),
               () => ip.set(found),
@@ -337,7 +409,10 @@ function writeRun(
           f.loop((next) => {
             const enter = (target: Val): void => {
               const length = f.let(f.load('32', target, REC.after).add(1));
-              f.if(length.leS(budget.get), () => {
+              const head = f.let(target.sub(HEAD.size));
+              const heat = f.let(f.load('32', head, HEAD.heat));
+              f.if(length.leS(budget.get).and(heat.bool()), () => {
+                f.store('32', head, heat.sub(1), HEAD.heat);
                 budget.set(budget.get.sub(length));
                 f.store('32', cpu, budget.get, CPU.budget);
                 ip.set(target);
@@ -429,6 +504,8 @@ function writeRun(
       () => {
         const kind = f.let(f.load('32', cpu, CPU.raiseKind));
         slot.set(0);
+        // Between instructions: a region may have used budget before it came there.
+        f.if(ip.get.eqz(), () => budget.set(f.load('32', cpu, CPU.budget)));
         f.if(ip.get, () => {
           const after = f.let(f.load('32', ip.get, REC.after));
           const nextRip = f.let(f.load('64', ip.get, REC.next));
@@ -447,6 +524,10 @@ function writeRun(
           f.store('32', cpu, i32(0), CPU.answersUsed);
           f.if(ip.get, () => f.call(lib('unstep'), cpu));
           leave(RUN.exit);
+        });
+        f.if(kind.eq(RAISE.interpret), () => {
+          interpret.set(1);
+          f.br(restart);
         });
         f.store('32', cpu, i32(1), CPU.deliver);
         const outcome = f.callValue(lib('begin_delivery'), cpu);

@@ -258,6 +258,8 @@ export const ENGINE = {
   jumpCache: 16,
   /** For the second stage, see silicon. */
   stage: 20,
+  /** u32: set when blocks were dropped: a region that called out leaves. */
+  dropped: 24,
   size: 256,
 } as const;
 
@@ -350,6 +352,21 @@ export const RECFLAG = {
   long: 128,
 } as const;
 
+/** Words in front of a block's first record (offsets relative to it, in a header of REC.size bytes). */
+export const HEAD = {
+  /** i32: runs of the block until it is hot; 0: it is, and dispatch decides what to do. */
+  heat: 0,
+  /** u32: table slot of the translated region that has the block as an entry (0: none), the number of that entry. */
+  slot: 4,
+  entry: 8,
+  /** u32: budget that the region needs to be entered. */
+  need: 12,
+  size: 64,
+} as const;
+
+/** Heat of a block that is not to be translated now. */
+export const COLD = 0x7fffffff;
+
 /** Why the fault tag was thrown. */
 export const RAISE = {
   /** An exception of the instruction: rip stays at it. */
@@ -362,6 +379,8 @@ export const RAISE = {
   software: 3,
   /** An external interrupt or NMI, injected between instructions. */
   external: 4,
+  /** A translated region cannot execute this instruction (a store that changes code): the interpreter does. */
+  interpret: 5,
 } as const;
 
 /** Why run() returned. */
@@ -376,6 +395,8 @@ export const RUN = {
   interrupt: 3,
   /** A debugger's breakpoint: rip is at it. */
   breakpoint: 4,
+  /** The block at rip became hot. */
+  hot: 5,
 } as const;
 
 /** Bits of `CPU.mode`: what the decoding of a block depends on. */
@@ -390,6 +411,8 @@ export const MODE = {
   mp: 32,
   osfxsr: 64,
   single: 0x100,
+  /** Only in the keys of blocks: fetched through a window of 2 MiB, so that it may go on across pages. */
+  large: 0x200,
 } as const;
 
 /** Jump cache: direct-mapped by rip; 32 bytes: u64 rip, u32 host address, u32 mode, u32 record, u32 host of second page. */

@@ -25,7 +25,7 @@ export const FLAGS = {
   explicit: 0,
   /** a + b (+ carry) = r. */
   add: 1,
-  /** a - b (- borrow) = r. */
+  /** a - b = r. */
   sub: 2,
   /** r; CF, OF, AF clear. */
   logic: 3,
@@ -39,6 +39,8 @@ export const FLAGS = {
   shr: 7,
   /** a: CF and OF (0 or 1); r: low half of the product. */
   mul: 8,
+  /** a - b - borrow = r. */
+  sbb: 9,
 } as const;
 
 export function maskOf(size: Size): bigint {
@@ -246,7 +248,7 @@ export abstract class Sem {
       r: signExtend64(r, size),
     });
   }
-  /** r = a - b (- borrow). */
+  /** r = a - b. */
   flagsSub(a: Val, b: Val, r: Val, size: Size = this.size): void {
     this.setFlags(FLAGS.sub, {
       a: signExtend64(a, size),

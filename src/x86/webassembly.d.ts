@@ -6,6 +6,7 @@ declare namespace WebAssembly {
   }
   class Table {
     constructor(descriptor: { readonly element: 'anyfunc'; readonly initial: number });
+    set(index: number, value: null): void;
   }
   class Tag {
     constructor(type: { readonly parameters: readonly string[] });

@@ -6,7 +6,7 @@ import { launchMultiboot } from '../../launch/multiboot.ts';
 import type { Failure } from '../../launch/outcome.ts';
 import type { EventSink } from '../../seats/events.ts';
 import type { CpuModel } from '../../x86/cpuid.ts';
-import { Machine } from '../machine.ts';
+import { Machine, type EngineKind } from '../machine.ts';
 import { DEFAULT_TEST_BOARD, boardPieces } from './board.ts';
 import { type TestBoardPlatform, testBoardPlatform } from './platform.ts';
 import type { TestBoardConfig } from './state.ts';
@@ -34,6 +34,7 @@ export interface TestBoardBoot {
   readonly postPort?: number;
   readonly sink?: EventSink;
   readonly frameOrder?: (count: number) => Uint32Array;
+  readonly engine?: EngineKind;
 }
 
 export type TestBoardOutcome =
@@ -73,6 +74,7 @@ export function bootTestBoard(boot: TestBoardBoot): TestBoardOutcome {
     sink: boot.sink ?? SILENT,
     ...(boot.frameOrder === undefined ? {} : { frameOrder: boot.frameOrder }),
     initRegisters: resetEntry(model.signature),
+    ...(boot.engine === undefined ? {} : { engine: boot.engine }),
   });
   const platform = testBoardPlatform(config);
   machine.attach(platform);

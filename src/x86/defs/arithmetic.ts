@@ -69,7 +69,7 @@ export const arithmeticDefs: readonly Def[] = [
       const b = e.get(1);
       const r = e.f.let(e.trunc(a.sub(b).sub(widen(e, e.carry()))));
       e.set(0, r);
-      e.flagsSub(a, b, r);
+      e.setFlags(FLAGS.sbb, { a: e.sign64(a), b: e.sign64(b), r: e.sign64(r) });
     },
   },
   logic('and', 4, (a, b) => a.and(b)),

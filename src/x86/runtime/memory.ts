@@ -108,6 +108,11 @@ export function raiseRoutines(tag: TagRef): readonly Routine[] {
       f.store('32', cpu, i32(RAISE.exit), CPU.raiseKind);
       f.throw(tag);
     }),
+    /** Leaves a region in front of the instruction, which the interpreter is to execute. */
+    routine('raise_interpret', ['i32'], [], (f) => {
+      f.store('32', f.p(0), i32(RAISE.interpret), CPU.raiseKind);
+      f.throw(tag);
+    }),
     /** See Sem.ask: gives the address of the answer, or leaves with EXIT code `code`. */
     routine('ask', ['i32', 'i32', 'i64', 'i64', 'i64'], ['i32'], (f) => {
       const cpu = f.p(0);
@@ -133,13 +138,13 @@ export function raiseRoutines(tag: TagRef): readonly Routine[] {
 export function memoryRoutines(codeChanged: FunctionRef, watchHit: FunctionRef): readonly Routine[] {
   const list: Routine[] = [];
 
-  /** Called before a store of `bytes` at host address `host`: drops decoded code that it changes. */
+  /** Whether a store of `bytes` at host address `host` may change decoded code. */
   list.push(
-    routine('code_write', ['i32', 'i32', 'i32'], [], (f, lib) => {
+    routine('code_hit', ['i32', 'i32', 'i32'], ['i32'], (f, lib) => {
       const cpu = f.p(0);
       const host = f.p(1);
       const flags = f.callValue(lib('page_flags'), cpu, host);
-      f.if(flags.and(PAGEFLAG.code).eqz(), () => f.return());
+      f.if(flags.and(PAGEFLAG.code).eqz(), () => f.return(i32(0)));
       const engine = f.let(f.load('32', cpu, CPU.engine));
       const bitmap = f.let(f.load('32', engine, ENGINE.codeBitmap));
       const base = f.let(f.load('32', engine, ENGINE.framesBase));
@@ -150,10 +155,51 @@ export function memoryRoutines(codeChanged: FunctionRef, watchHit: FunctionRef):
           .load('8u', bitmap.add(line.shrU(3)))
           .shrU(line.and(7))
           .and(1);
-      f.if(bit(first).or(bit(last)), () => f.call(codeChanged, host, f.p(2)));
+      f.return(bit(first).or(bit(last)));
+      f.unreachable();
     }),
   );
-
+  /** Called before a store of `bytes` at host address `host`: drops decoded code that it changes. */
+  list.push(
+    routine('code_write', ['i32', 'i32', 'i32'], [], (f, lib) => {
+      f.if(f.callValue(lib('code_hit'), f.p(0), f.p(1), f.p(2)), () => f.call(codeChanged, f.p(1), f.p(2)));
+    }),
+  );
+  /** A region's store that misses the TLB's fast path. One that changes code is left to the interpreter. */
+  list.push(
+    routine('store_region', ['i32', 'i64', 'i32', 'i64'], [], (f, lib) => {
+      const cpu = f.p(0);
+      const va = f.p(1);
+      const bytes = f.p(2);
+      f.call(lib('check_address'), cpu, va, bytes);
+      const which = currentArray(f, cpu);
+      const check = (address: Val, size: Val): void => {
+        const host = f.callValue(lib('translate'), cpu, address, i32(1), which);
+        f.if(host, () =>
+          f.if(f.callValue(lib('code_hit'), cpu, host, size), () => f.call(lib('raise_interpret'), cpu)),
+        );
+      };
+      const inPage = f.let(i32(0x1000).sub(va.wrap().and(0xfff)));
+      f.if(
+        bytes.leU(inPage),
+        () => check(va, bytes),
+        () => {
+          check(va, inPage);
+          check(f.let(va.add(inPage.zext())), f.let(bytes.sub(inPage)));
+        },
+      );
+      f.call(lib('store_slow'), cpu, va, bytes, f.p(3));
+    }),
+  );
+  list.push(
+    routine('store_region128', ['i32', 'i64', 'v128'], [], (f, lib) => {
+      const cpu = f.p(0);
+      const va = f.p(1);
+      f.call(lib('probe_write'), cpu, va, i32(16));
+      f.call(lib('store_region'), cpu, va, i32(8), f.p(2).lane(0x1d, 0, 'i64'));
+      f.call(lib('store_region'), cpu, va.add(8), i32(8), f.p(2).lane(0x1d, 1, 'i64'));
+    }),
+  );
   /** Faults that an access raises before translation: not canonical, #AC. */
   list.push(
     routine('check_address', ['i32', 'i64', 'i32'], [], (f, lib) => {

@@ -61,7 +61,7 @@ const LOADS: Readonly<Record<LoadWidth, { i32?: number; i64?: number; other?: [n
 };
 
 export class FunctionBuilder {
-  readonly out = new Bytes();
+  out = new Bytes();
   readonly params: readonly Var[];
   readonly paramTypes: readonly WasmType[];
   readonly results: readonly WasmType[];
@@ -96,6 +96,26 @@ export class FunctionBuilder {
     const variable = new Var(this, type, index);
     if (initial !== undefined) variable.set(initial);
     return variable;
+  }
+
+  /** A mutable local that lives in the whole function, wherever it is made. */
+  persistent(type: WasmType): Var {
+    const index = this.params.length + this.#localTypes.length;
+    this.#localTypes.push(type);
+    return new Var(this, type, index);
+  }
+
+  /** Writes `body` in front of everything written so far. */
+  prefix(body: () => void): void {
+    const rest = this.out;
+    this.out = new Bytes();
+    body();
+    this.out.bytes(rest.finish());
+  }
+
+  /** How many structured instructions are open. */
+  get depth(): number {
+    return this.#depth;
   }
 
   /** Evaluates now, once; the result may be used any number of times. Constants stay constants. */
@@ -232,6 +252,13 @@ export class FunctionBuilder {
       this.scope(otherwise);
     });
   }
+  /** A bare br_table over `selector`: the labels by value, and the label for all others. */
+  brTable(selector: Val, labels: readonly Label[], otherwise: Label): void {
+    selector.emit(this.out);
+    this.out.u8(0x0e);
+    this.out.u32(labels.length);
+    for (const label of [...labels, otherwise]) this.out.u32(this.#depth - label.depth);
+  }
   return(...values: readonly Val[]): void {
     for (const value of values) value.emit(this.out);
     this.out.u8(0x0f);
@@ -243,10 +270,13 @@ export class FunctionBuilder {
     this.out.u8(0x08);
     this.out.u32(tag.index);
   }
-  /** Runs `body`; when the (parameterless) tag is thrown inside, goes on after it with `handler`. */
-  tryCatch(tag: TagRef, body: () => void, handler: () => void): void {
+  /**
+   * Runs `body`; when the (parameterless) tag is thrown inside, or it branches to the label that it is given, goes on
+   * after it with `handler`.
+   */
+  tryCatch(tag: TagRef, body: (caught: Label) => void, handler: () => void): void {
     this.block((done) => {
-      this.block(() => {
+      this.block((caught) => {
         // try_table, one catch clause: the tag, branching to the block just opened.
         this.out.u8(0x1f, 0x40);
         this.out.u32(1);
@@ -254,7 +284,7 @@ export class FunctionBuilder {
         this.out.u32(tag.index);
         this.out.u32(0);
         this.#depth++;
-        this.scope(body);
+        this.scope(() => body(caught));
         this.#leave();
         this.br(done);
       });

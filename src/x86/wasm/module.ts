@@ -18,13 +18,14 @@ export class ModuleBuilder {
   readonly #types: Signature[] = [];
   readonly #typeKeys = new Map<string, number>();
   readonly #imports: { module: string; name: string; type: number }[] = [];
-  readonly #functions: { ref: FunctionRef; type: number; body?: Uint8Array }[] = [];
+  readonly #functions: { ref: FunctionRef; type: number; body?: Uint8Array | undefined }[] = [];
   readonly #exports: { name: string; kind: number; index: number }[] = [];
   readonly #elements: FunctionRef[] = [];
   readonly #tags: { module: string; name: string; type: number }[] = [];
   readonly #memoryPages: { minimum: number; maximum: number };
   #table: TableUse | undefined;
   #sealed = false;
+  #elementsAt = 0;
 
   /** `pages`: the fixed size of the imported memory in 64 KiB pages. */
   constructor(pages: number) {
@@ -59,8 +60,19 @@ export class ModuleBuilder {
     return { index: this.#tags.length - 1 };
   }
 
-  importTable(use: TableUse): void {
+  /** `from`: the slot that tableSlot() fills first. */
+  importTable(use: TableUse, from = 0): void {
     this.#table = use;
+    this.#elementsAt = from;
+  }
+
+  /** A function whose body was written elsewhere, with the type and import numbers of this module. */
+  add(f: FunctionBuilder): FunctionRef {
+    const ref = this.declare(f.name, f.paramTypes, f.results);
+    const entry = this.#functions[ref.index - this.#imports.length];
+    if (entry === undefined) throw new Error(`${f.name} was not declared`);
+    entry.body = f.finish();
+    return ref;
   }
 
   /** Declares a function whose body is written later, so that functions may call each other. */
@@ -95,7 +107,7 @@ export class ModuleBuilder {
     this.#exports.push({ name, kind: 0, index: ref.index });
   }
 
-  /** Puts a function into the next slot of the table, from slot 0 on; returns the slot. */
+  /** Puts a function into the next slot of the table; returns the number of the slot among those of this module. */
   tableSlot(ref: FunctionRef): number {
     this.#elements.push(ref);
     return this.#elements.length - 1;
@@ -171,7 +183,9 @@ export class ModuleBuilder {
     if (this.#elements.length > 0) {
       section(9, (body) => {
         body.u32(1);
-        body.u8(0x00, 0x41, 0x00, 0x0b);
+        body.u8(0x00, 0x41);
+        body.s32(this.#elementsAt);
+        body.u8(0x0b);
         body.u32(this.#elements.length);
         for (const { index } of this.#elements) body.u32(index);
       });

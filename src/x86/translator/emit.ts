@@ -1,0 +1,323 @@
+/**
+ * Writes a region as one WebAssembly function.
+ *
+ *   (cpu, budget, entry) -> budget left, or REGION_FAULT
+ *
+ * Its blocks lie one behind the other inside a loop that starts with a br_table over the entries: forward edges are
+ * branches, backward ones set the entry and go round. There is one way out for everything, which writes the locals back
+ * and goes on in the region of the new rip when there is one. A fault tag that is thrown inside takes the same way.
+ */
+import { CPU, ENGINE, HEAD, JUMP, REC } from '../layout.ts';
+import { REGION_FAULT, REGION_PARAMS, REP, jumpEntry, windowKey } from '../interpreter.ts';
+import type { Library } from '../sem.ts';
+import { FunctionBuilder, type Label, type TagRef, type Var } from '../wasm/function.ts';
+import { i32, i64, type Val } from '../wasm/value.ts';
+import type { Instruction, Region, RegionBlock } from './region.ts';
+import { RegionSem, type RegionState } from './region-sem.ts';
+
+/** Type numbers of a translator's module: see translator.ts. */
+export const TYPES = { region: 0, handler: 1 } as const;
+
+/** Return addresses that RET compares with before it looks further. */
+const RETURN_GUESSES = 6;
+
+export interface EmittedRegion {
+  readonly f: FunctionBuilder;
+  /** Blocks that can be entered from outside, by entry number. */
+  readonly entries: readonly RegionBlock[];
+}
+
+class Locals implements RegionState {
+  readonly f: FunctionBuilder;
+  readonly tlb: Var;
+  readonly budget: Var;
+  readonly flags: RegionState['flags'];
+  flagKind: number | undefined;
+  depth = 0;
+  readonly #gpr: (Var | undefined)[] = [];
+  readonly #xmm: (Var | undefined)[] = [];
+  readonly #written = new Set<Var>();
+  jump: RegionState['jump'] = () => undefined;
+  jumpIf: RegionState['jumpIf'] = () => undefined;
+
+  /** `before`: the locals of an earlier writing of the same region, whose registers are all in use from the start. */
+  constructor(f: FunctionBuilder, budget: Var, before?: Locals) {
+    this.f = f;
+    this.budget = budget;
+    if (before) {
+      for (const [n, register] of before.#gpr.entries())
+        if (register) this.gpr(n, before.#written.has(register));
+      for (const [n, register] of before.#xmm.entries())
+        if (register) this.xmm(n, before.#written.has(register));
+    }
+    this.tlb = f.persistent('i32');
+    this.flags = {
+      kind: f.persistent('i32'),
+      a: f.persistent('i64'),
+      b: f.persistent('i64'),
+      r: f.persistent('i64'),
+    };
+  }
+  gpr(index: number, write: boolean): Var {
+    const register = (this.#gpr[index] ??= this.f.persistent('i64'));
+    if (write) this.#written.add(register);
+    return register;
+  }
+  xmm(index: number, write: boolean): Var {
+    const register = (this.#xmm[index] ??= this.f.persistent('v128'));
+    if (write) this.#written.add(register);
+    return register;
+  }
+  #each(visit: (register: Var, width: '64' | 'v128', offset: number) => void): void {
+    for (const [n, register] of this.#gpr.entries()) if (register) visit(register, '64', CPU.gpr + n * 8);
+    for (const [n, register] of this.#xmm.entries()) if (register) visit(register, 'v128', CPU.xmm + n * 32);
+  }
+  /** Reads what the region uses. */
+  fill(cpu: Val): void {
+    const { f, flags } = this;
+    this.#each((register, width, offset) => register.set(f.load(width, cpu, offset)));
+    flags.kind.set(f.load('32', cpu, CPU.flagKind));
+    flags.a.set(f.load('64', cpu, CPU.flagA));
+    flags.b.set(f.load('64', cpu, CPU.flagB));
+    flags.r.set(f.load('64', cpu, CPU.flagR));
+  }
+  /** Writes back what the region changes. */
+  spill(cpu: Val): void {
+    const { f, flags } = this;
+    this.#each((register, width, offset) => {
+      if (this.#written.has(register)) f.store(width, cpu, register.get, offset);
+    });
+    f.store('32', cpu, flags.kind.get, CPU.flagKind);
+    f.store('64', cpu, flags.a.get, CPU.flagA);
+    f.store('64', cpu, flags.b.get, CPU.flagB);
+    f.store('64', cpu, flags.r.get, CPU.flagR);
+  }
+}
+
+/** For each instruction whether the flags that it sets are overwritten before anything can see them. */
+function deadFlags(instructions: readonly Instruction[]): boolean[] {
+  const dead: boolean[] = [];
+  let overwritten = false;
+  for (let k = instructions.length - 1; k >= 0; k--) {
+    const { facts, how } = instructions[k] as Instruction;
+    dead[k] = overwritten;
+    if (how !== 'inline' || facts.faults || facts.readsFlags) overwritten = false;
+    else if (facts.writesFlags) overwritten = true;
+  }
+  return dead;
+}
+
+const unsigned = (rip: bigint): bigint => BigInt.asUintN(64, rip);
+
+export function emitRegion(name: string, region: Region, lib: Library, tag: TagRef): EmittedRegion {
+  const { emitted, state } = write(name, region, lib, tag);
+  // Where a handler is called all registers of the region are written back and read again: also those that come later.
+  const calls = region.blocks.some(({ instructions }) => instructions.some(({ how }) => how === 'handler'));
+  return calls ? write(name, region, lib, tag, state).emitted : emitted;
+}
+
+function write(
+  name: string,
+  region: Region,
+  lib: Library,
+  tag: TagRef,
+  before?: Locals,
+): { readonly emitted: EmittedRegion; readonly state: Locals } {
+  const f = new FunctionBuilder(name, REGION_PARAMS, ['i32']);
+  const cpu = f.p(0);
+  const [, budget, next] = f.params as [Var, Var, Var];
+  const state = new Locals(f, budget, before);
+  const rip = f.persistent('i64');
+  const fault = f.persistent('i32');
+  const { blocks, index } = region;
+
+  // Entries: the root, what calls return to, heads of loops, and what follows an instruction outside.
+  const returnPoints = blocks.flatMap(({ returns }) => (returns === undefined ? [] : [returns]));
+  const isEntry = blocks.map((_, k) => k === 0);
+  for (const target of returnPoints) {
+    const at = index.get(target);
+    if (at !== undefined) isEntry[at] = true;
+  }
+  for (const [k, block] of blocks.entries()) {
+    for (const target of [...block.targets, ...(block.fall === undefined ? [] : [block.fall])]) {
+      const at = index.get(target);
+      if (at !== undefined && at <= k) isEntry[at] = true;
+    }
+  }
+  const entryNumber = new Map<number, number>();
+  const entries: RegionBlock[] = [];
+  for (const [k, block] of blocks.entries()) {
+    if (isEntry[k] !== true) continue;
+    entryNumber.set(k, entries.length);
+    entries.push(block);
+  }
+  const kinds: (number | undefined | 'none')[] = blocks.map(() => 'none');
+  const noteKind = (k: number): void => {
+    const known = kinds[k];
+    kinds[k] = known === 'none' || known === state.flagKind ? state.flagKind : undefined;
+  };
+  const labels: Label[] = [];
+  let loop: Label;
+  let out: Label;
+
+  const emitBlock = (k: number): void => {
+    const block = blocks[k] as RegionBlock;
+    const kind = kinds[k];
+    state.flagKind = isEntry[k] === true || kind === 'none' ? undefined : kind;
+    budget.set(budget.get.sub(block.length));
+    state.depth = f.depth;
+    const leave = (target: Val): void => {
+      rip.set(target);
+      f.br(out);
+    };
+    /** To `target`: inside the region when it lies there. `last`: nothing is written behind it. */
+    const goto = (target: bigint, last: boolean): void => {
+      const at = index.get(unsigned(target));
+      if (at === undefined) {
+        leave(i64(target));
+        return;
+      }
+      if (at > k) {
+        noteKind(at);
+        if (!last || at !== k + 1) f.br(labels[at] as Label);
+        return;
+      }
+      f.if(budget.get.ltS(region.instructions), () => leave(i64(target)));
+      next.set(entryNumber.get(at) as number);
+      f.br(loop);
+    };
+    const gotoIf = (condition: Val, target: bigint): void => {
+      const at = index.get(unsigned(target));
+      if (at !== undefined && at > k) {
+        noteKind(at);
+        f.brIf(labels[at] as Label, condition);
+      } else f.if(condition, () => goto(target, false));
+    };
+    state.jump = (target) => {
+      if (target.c !== undefined) {
+        goto(BigInt(target.c), true);
+        return;
+      }
+      const def = (block.instructions[block.instructions.length - 1] as Instruction).variant.entry.def;
+      if (def.name === 'ret') {
+        for (const guess of returnPoints.slice(0, RETURN_GUESSES))
+          if (index.has(guess)) gotoIf(target.eq(guess), guess);
+      }
+      leave(target);
+    };
+    state.jumpIf = (condition, target, after) => {
+      if (target.c === undefined) throw new Error('a conditional jump has a constant target');
+      gotoIf(condition, BigInt(target.c));
+      goto(after, true);
+    };
+
+    const dead = deadFlags(block.instructions);
+    for (const [n, instruction] of block.instructions.entries()) {
+      const { record, variant, how } = instruction;
+      if (how === 'outside') {
+        // The interpreter does it: this one and what follows are not paid for here.
+        budget.set(budget.get.add(record.word(REC.after) + 1));
+        leave(i64(record.long(REC.next) - BigInt(record.byte(REC.length))));
+        return;
+      }
+      if (how === 'handler') {
+        f.scope(() => callHandler(instruction, leave));
+        continue;
+      }
+      f.scope(() => {
+        const form = { size: variant.size, mem: variant.mem, rep: REP[variant.rep] };
+        const sem = new RegionSem(f, cpu, lib, variant.entry, form, record, state, dead[n]);
+        variant.entry.def.sem(sem);
+      });
+      if ((variant.entry.def.ends ?? 'no') !== 'no') return;
+    }
+    const last = (block.instructions[block.instructions.length - 1] as Instruction).record;
+    const rest = last.word(REC.after);
+    if (rest > 0) budget.set(budget.get.add(rest));
+    goto(block.fall as bigint, true);
+  };
+
+  /** By the interpreter's handler, which works on the CPU structure. */
+  const callHandler = ({ record }: Instruction, leave: (target: Val) => void): void => {
+    state.spill(cpu);
+    f.store('32', cpu, i32(record.address), CPU.record);
+    f.store('32', cpu, budget.get, CPU.budget);
+    f.callIndirect(TYPES.handler, i32(record.half(REC.slot)), [], cpu, i32(record.address));
+    state.fill(cpu);
+    state.flagKind = undefined;
+    // It may have changed this very code.
+    const engine = f.let(f.load('32', cpu, CPU.engine));
+    f.if(f.load('32', engine, ENGINE.dropped), () => {
+      f.store('32', engine, i32(0), ENGINE.dropped);
+      budget.set(budget.get.add(record.word(REC.after)));
+      leave(i64(record.long(REC.next)));
+    });
+  };
+
+  const open = (k: number): void => {
+    f.block((label) => {
+      labels[k] = label;
+      if (k === 0)
+        f.brTable(
+          next.get,
+          [...entryNumber.keys()].map((at) => labels[at] as Label),
+          label,
+        );
+      else open(k - 1);
+    });
+    emitBlock(k);
+  };
+  f.block((label) => {
+    out = label;
+    f.tryCatch(
+      tag,
+      () => {
+        f.loop((again) => {
+          loop = again;
+          open(blocks.length - 1);
+        });
+        f.unreachable();
+      },
+      () => fault.set(1),
+    );
+  });
+  state.spill(cpu);
+  f.if(fault.get, () => {
+    f.store('32', cpu, budget.get, CPU.budget);
+    f.return(i32(REGION_FAULT));
+  });
+  f.store('64', cpu, rip.get, CPU.rip);
+  writeChain(f, lib, cpu, budget, rip.get);
+  f.prefix(() => {
+    state.fill(cpu);
+    state.tlb.set(f.load('32', cpu, CPU.tlbFast));
+  });
+  return { emitted: { f, entries }, state };
+}
+
+/** Goes on in the region of `rip`, or returns to run(). */
+function writeChain(f: FunctionBuilder, lib: Library, cpu: Val, budget: Var, rip: Val): void {
+  // Without budget nothing more is fetched.
+  f.if(budget.get.leS(0), () => f.return(budget.get));
+  f.if(rip.and(f.load('64', cpu, CPU.windowMask)).ne(f.load('64', cpu, CPU.windowBase)), () => {
+    f.store('32', cpu, i32(0), CPU.record);
+    f.store('32', cpu, budget.get, CPU.budget);
+    f.call(lib('fetch_window'), cpu, rip);
+  });
+  const key = f.let(f.load('32', cpu, CPU.mode).or(windowKey(f, cpu)));
+  const host = f.load('32', cpu, CPU.windowHost).add(rip.sub(f.load('64', cpu, CPU.windowBase)).wrap());
+  const entry = jumpEntry(f, f.load('32', f.load('32', cpu, CPU.engine), ENGINE.jumpCache), rip, key);
+  const known = f
+    .load('64', entry, JUMP.rip)
+    .eq(rip)
+    .and(f.load('32', entry, JUMP.host).eq(host))
+    .and(f.load('32', entry, JUMP.mode).eq(key));
+  f.if(known, () => {
+    const head = f.let(f.load('32', entry, JUMP.record).sub(HEAD.size));
+    const slot = f.let(f.load('32', head, HEAD.slot));
+    f.if(slot.bool().and(f.load('32', head, HEAD.need).leS(budget.get)), () =>
+      f.returnCallIndirect(TYPES.region, slot, cpu, budget.get, f.load('32', head, HEAD.entry)),
+    );
+  });
+  f.return(budget.get);
+}

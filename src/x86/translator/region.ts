@@ -1,0 +1,175 @@
+/** Which blocks make a region: what is reached from a hot block by direct branches inside one guest translation. */
+import { MAX_BLOCK, type Block, type Blocks } from '../blocks.ts';
+import { CASE, COLD, HEAD, MODE, REC } from '../layout.ts';
+import type { Variant } from '../interpreter.ts';
+import { Record, type RecordMemory } from './record.ts';
+import type { Facts } from './region-sem.ts';
+
+/** Limits that keep a function inside what V8's optimizing tier compiles in a moment; see docs/engine.md. */
+export const LIMIT = { blocks: 128, instructions: 640 } as const;
+
+export interface Instruction {
+  readonly record: Record;
+  readonly variant: Variant;
+  /** In line, by its out-of-line handler, or not at all: the region ends in front of it. */
+  readonly how: 'inline' | 'handler' | 'outside';
+  readonly facts: Facts;
+}
+
+/** What the translator knows about instruction variants. */
+export interface Classifier {
+  classify(record: Record): Instruction;
+}
+
+export interface RegionBlock {
+  readonly block: Block;
+  readonly rip: bigint;
+  readonly instructions: Instruction[];
+  /** Instructions of the whole block, which its entry charges. */
+  readonly length: number;
+  /** rip behind the last instruction when the block does not end with a jump. */
+  readonly fall: bigint | undefined;
+  /** Rip values that direct branches of the last instruction name: taken, next. */
+  readonly targets: readonly bigint[];
+  /** The last instruction is a call: its return address. */
+  readonly returns: bigint | undefined;
+}
+
+export interface Region {
+  /** In the order in which they are written: mostly forward edges. The first is the root. */
+  readonly blocks: readonly RegionBlock[];
+  readonly index: ReadonlyMap<bigint, number>;
+  readonly instructions: number;
+}
+
+const rip64 = (low: number, high: number): bigint => (BigInt(high >>> 0) << 32n) | BigInt(low >>> 0);
+
+/** Reads a block's records; undefined when it cannot be part of a region. */
+function readBlock(block: Block, memory: RecordMemory, classifier: Classifier): RegionBlock | undefined {
+  if (block.stale || block.secondHost !== 0) return undefined;
+  if ((block.mode & (MODE.codeMask | MODE.single | MODE.real)) !== MODE.code64) return undefined;
+  const instructions: Instruction[] = [];
+  let fall: bigint | undefined;
+  let targets: bigint[] = [];
+  let returns: bigint | undefined;
+  const length = (memory.i32[(block.record + REC.after) >> 2] as number) + 1;
+  for (let at = block.record, k = 0; k <= MAX_BLOCK; at += REC.size, k++) {
+    const record = new Record(memory, at);
+    const handler = record.half(REC.handler);
+    if (handler === CASE.stop || handler === CASE.stale) return undefined;
+    if (handler === CASE.end) {
+      fall = BigInt.asUintN(64, record.long(REC.next));
+      break;
+    }
+    const instruction = classifier.classify(record);
+    instructions.push(instruction);
+    const { def, operands } = instruction.variant.entry;
+    const next = BigInt.asUintN(64, record.long(REC.next));
+    if (record.word(REC.after) === 0 && (def.ends ?? 'no') !== 'no') {
+      if (instruction.how === 'inline' && operands[0]?.kind === 'J') {
+        const taken = BigInt.asUintN(64, record.long(REC.imm));
+        targets = def.name === 'jmp' || def.name === 'call' ? [taken] : [taken, next];
+      }
+      if (def.name === 'call') returns = next;
+      break;
+    }
+  }
+  if (instructions[0]?.how === 'outside' || instructions.length === 0) return undefined;
+  return {
+    block,
+    rip: rip64(block.ripLow, block.ripHigh),
+    instructions,
+    length,
+    fall,
+    targets,
+    returns,
+  };
+}
+
+/** Cuts what another block of the region starts with: it goes on there. */
+function truncate(block: RegionBlock, starts: ReadonlyMap<bigint, unknown>): RegionBlock {
+  for (let k = 0; k + 1 < block.instructions.length; k++) {
+    const { record } = block.instructions[k] as Instruction;
+    const next = BigInt.asUintN(64, record.long(REC.next));
+    if (!starts.has(next)) continue;
+    return {
+      ...block,
+      instructions: block.instructions.slice(0, k + 1),
+      fall: next,
+      targets: [],
+      returns: undefined,
+    };
+  }
+  return block;
+}
+
+export class RegionFinder {
+  readonly #blocks: Blocks;
+  readonly #memory: RecordMemory;
+  readonly #classifier: Classifier;
+
+  constructor(blocks: Blocks, memory: RecordMemory, classifier: Classifier) {
+    this.#blocks = blocks;
+    this.#memory = memory;
+    this.#classifier = classifier;
+  }
+
+  #executed(block: Block): number {
+    const heat = this.#memory.i32[(block.record - HEAD.size + HEAD.heat) >> 2] as number;
+    return heat === COLD ? 0 : this.#blocks.heat - heat;
+  }
+
+  /** The region of a hot block; undefined when there is nothing to translate. */
+  find(root: Block): Region | undefined {
+    const first = readBlock(root, this.#memory, this.#classifier);
+    if (first === undefined) return undefined;
+    const window = (root.mode & MODE.large) !== 0 ? 0x200000n : 0x1000n;
+    const rip = first.rip;
+    const worth = Math.max(2, this.#blocks.heat >> 5);
+    const found = new Map<bigint, RegionBlock>([[rip, first]]);
+    let instructions = first.length;
+    const queue = [first];
+    for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
+      const successors = [...next.targets];
+      if (next.fall !== undefined) successors.push(next.fall);
+      if (next.returns !== undefined) successors.push(next.returns);
+      for (const target of successors) {
+        if (found.has(target) || found.size >= LIMIT.blocks) continue;
+        if ((target & -window) !== (rip & -window)) continue;
+        const low = Number(BigInt.asIntN(32, target));
+        const high = Number(target >> 32n) | 0;
+        const block = this.#blocks.find(root.host + Number(target - rip), root.mode, low, high);
+        if (block === undefined || this.#executed(block) < worth) continue;
+        const read = readBlock(block, this.#memory, this.#classifier);
+        if (read === undefined || instructions + read.length > LIMIT.instructions) continue;
+        instructions += read.length;
+        found.set(target, read);
+        queue.push(read);
+      }
+    }
+    const cut = new Map([...found].map(([at, block]) => [at, truncate(block, found)]));
+    const order = reversePostorder(rip, cut);
+    return {
+      blocks: order,
+      index: new Map(order.map((block, k) => [block.rip, k])),
+      instructions,
+    };
+  }
+}
+
+function reversePostorder(root: bigint, blocks: ReadonlyMap<bigint, RegionBlock>): RegionBlock[] {
+  const done: RegionBlock[] = [];
+  const seen = new Set<bigint>();
+  const visit = (at: bigint): void => {
+    const block = blocks.get(at);
+    if (block === undefined || seen.has(at)) return;
+    seen.add(at);
+    // What is visited last comes first: a call's target before what it returns to, the next block before a jump's.
+    if (block.returns !== undefined) visit(block.returns);
+    for (const target of block.targets) visit(target);
+    if (block.fall !== undefined) visit(block.fall);
+    done.push(block);
+  };
+  visit(root);
+  return done.reverse();
+}
