@@ -89,6 +89,10 @@ export async function bootBoard(options: BoardOptions): Promise<number> {
           process.stderr.write(
             `vitrine: all processors wait and nothing will wake them, after ${machine.instructions} instructions\n`,
           );
+        else
+          process.stderr.write(
+            `vitrine: the image stopped at POST 0x${platform.state.post.toString(16)}, after ${machine.instructions} instructions\n`,
+          );
         return status ?? STATUS.guestDied;
       }
       case 'budget':

@@ -447,7 +447,10 @@ export const farRoutines: readonly Routine[] = [
     const newEip = read(0x20, 4, 0x0e);
     const newFlags = read(0x24, 4, 0x10);
     const newGpr: Val[] = [];
-    for (let n = 0; n < 8; n++) newGpr.push(read(0x28 + n * 4, 4, 0x12 + n * 2));
+    // A 16-bit TSS has the low halves only. The manuals leave the others open; the 80386 makes them
+    // ones, which test386 checks.
+    const high = f.let(select(wide, i32(0), i32(0xffff0000 | 0)));
+    for (let n = 0; n < 8; n++) newGpr.push(f.let(read(0x28 + n * 4, 4, 0x12 + n * 2).or(high)));
     const newSeg: Val[] = [];
     for (let n = 0; n < 4; n++) newSeg.push(read(0x48 + n * 4, 2, 0x22 + n * 2));
     const newFs = read(0x58, 2, -1);
