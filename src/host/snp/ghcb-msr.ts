@@ -1,5 +1,5 @@
 /** Requests in the GHCB MSR (AMD 56421, 2.3.1 and 4.?): what fits into 64 bits. The answer goes into the same MSR. */
-import { EVENT, EVENT_CLASS } from '../../abi/events.ts';
+import { EVENT, EVENT_CLASS, PAGE_USE, PRIVILEGED_OPERATION } from '../../abi/events.ts';
 import { GHCB_MSR, GHCB_VERSION, HV_FEATURE, PAGE_OPERATION } from '../../abi/snp/ghcb.ts';
 import { partitionVp, type VpState } from '../../chipset/partition/state.ts';
 import type { Halves } from '../../seats/snp.ts';
@@ -46,6 +46,8 @@ export function answerGhcbMsr(call: HostCall, vp: VpState, target: SnpVp): void 
       const snp = call.state.snp;
       const ok = snp !== undefined && isShared(snp, plain, PAGE);
       if (ok) target.ghcbs[target.vmpl] = plain;
+      if (ok && call.sink.mask & EVENT_CLASS.page)
+        call.sink.emit(EVENT.pageUse, call.now, vp.index, plain, PAGE_USE.ghcb, 0, 0);
       // Refused: another number than the one asked for (all ones).
       answer(
         GHCB_MSR.registerGpaResponse,
@@ -60,6 +62,16 @@ export function answerGhcbMsr(call: HostCall, vp: VpState, target: SnpVp): void 
       const gpa = (request.hi & 0xf_ffff) * 0x1_0000_0000 + ((request.lo & ~0xfff) >>> 0);
       const known = operation === PAGE_OPERATION.private || operation === PAGE_OPERATION.shared;
       const ok = known && changePageState(pageWorld(call), gpa, false, operation === PAGE_OPERATION.private);
+      if (call.sink.mask & EVENT_CLASS.privileged)
+        call.sink.emit(
+          EVENT.privilegedOperation,
+          call.now,
+          vp.index,
+          PRIVILEGED_OPERATION.pageStateChange,
+          gpa,
+          ok ? 0 : 1,
+          target.vmpl,
+        );
       answer(GHCB_MSR.pageStateResponse, 0, ok ? 0 : 1);
       return;
     }

@@ -2,7 +2,7 @@
  * Requests in a GHCB page (AMD 56421, 2.4 and 4.1). The page is copied once and checked; nothing is read from the guest's page
  * again while the request is served. What an exit code needs must be marked valid, what it answers is.
  */
-import { EVENT, EVENT_CLASS } from '../../abi/events.ts';
+import { EVENT, EVENT_CLASS, PRIVILEGED_OPERATION } from '../../abi/events.ts';
 import { REGISTER, type RegisterValue } from '../../abi/hyperv/registers.ts';
 import { STATUS } from '../../abi/hyperv/hypercall.ts';
 import { setU32, u16, u32 } from '../../abi/record.ts';
@@ -342,7 +342,11 @@ function withRegisters({ page, gpa }: Request, view: HostView, registers: Hyperc
 
 /** A hypercall whose continuation the guest cannot be asked for: it is carried on until it is done. */
 function runHypercall(request: Request, cpl: number, registers: HypercallRegisters): Completion {
-  const { call, vp } = request;
+  const { call, vp, target } = request;
+  if (call.sink.mask & EVENT_CLASS.hypercall) {
+    const code = (registers.get(REGISTER.rcx)?.[0] ?? 0) & 0xffff;
+    call.sink.emit(EVENT.hypercallRoute, call.now, vp.index, code, target.vmpl, -1, 0);
+  }
   const inner: HostCall = { ...call, view: withRegisters(request, call.view, registers) };
   for (;;) {
     const completion =
@@ -430,9 +434,10 @@ function pageStates(request: Request): Answer {
       high >>> 25 !== 0 || gpa % (large ? BLOCK : PAGE) !== 0 || done > (large ? BLOCK / PAGE : 1);
     if (isBad) return { kind: 'done', lo: 2, hi: PSC_INVALID };
     let ok = false;
-    if (operation === PAGE_OPERATION.private || operation === PAGE_OPERATION.shared)
+    if (operation === PAGE_OPERATION.private || operation === PAGE_OPERATION.shared) {
       ok = changePageState(world, gpa, large, operation === PAGE_OPERATION.private);
-    else if (operation === PAGE_OPERATION.psmash && large) ok = smashPage(world, gpa);
+      requested(request, gpa, ok);
+    } else if (operation === PAGE_OPERATION.psmash && large) ok = smashPage(world, gpa);
     // Joining again is an optimisation that the specification lets a host leave out.
     else if (operation === PAGE_OPERATION.unsmash && large) ok = true;
     else return { kind: 'done', lo: 2, hi: PSC_INVALID };
@@ -444,6 +449,19 @@ function pageStates(request: Request): Answer {
     page[start + 1] = (index + 1) >>> 8;
   }
   return DONE;
+}
+
+function requested({ call, vp, target }: Request, gpa: number, ok: boolean): void {
+  if (call.sink.mask & EVENT_CLASS.privileged)
+    call.sink.emit(
+      EVENT.privilegedOperation,
+      call.now,
+      vp.index,
+      PRIVILEGED_OPERATION.pageStateChange,
+      gpa,
+      ok ? 0 : 1,
+      target.vmpl,
+    );
 }
 
 /** VMM errors in the high word of info 2. */

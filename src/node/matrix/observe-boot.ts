@@ -34,9 +34,6 @@ export interface Observed {
   readonly kernel: { readonly name: string; readonly sha256: string };
 }
 
-/** Of the kernel's System.map: where its data lies that it shares by section. */
-const SYMBOLS = / (_text|__start_bss_decrypted|__end_bss_decrypted)$/;
-
 /** Instructions between reports of progress. */
 const SLICE = 20_000_000;
 const LAST_WORDS = 24;
@@ -85,10 +82,7 @@ export async function observeBoot(
     });
     return options.timeout > 0 && seconds() > options.timeout;
   });
-  const sections: Record<string, readonly string[]> = {
-    ...sectionsOf(said.join('')),
-    symbols: (kernel.systemMap ?? '').split('\n').filter((line) => SYMBOLS.test(line)),
-  };
+  const sections = sectionsOf(said.join(''));
   const booted = status === 0 && sections['end'] !== undefined;
   const limited = timedOut || reason.kind === 'budget';
   probes.finish(booted);
@@ -164,7 +158,13 @@ function sectionsOf(text: string): Record<string, string[]> {
 
 function leafOf(o: Observation): BootResult['isolationLeaf'] {
   const answer = o.cpuid[`${0x4000000c} 0`];
-  return answer === undefined ? undefined : { a: answer[0], b: answer[1] };
+  if (answer !== undefined) return { a: answer[0], b: answer[1] };
+  // From a CPUID page: no event tells, but the kernel does.
+  for (const line of o.said['dmesg'] ?? []) {
+    const [, a, b] = /Isolation Config: Group A (0x[0-9a-f]+), Group B (0x[0-9a-f]+)/.exec(line) ?? [];
+    if (a !== undefined && b !== undefined) return { a: Number(a), b: Number(b) };
+  }
+  return undefined;
 }
 
 function featuresOf(dmesg: readonly string[]): string {

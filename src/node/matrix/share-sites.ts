@@ -59,8 +59,8 @@ export class ShareSites {
 /** A site in the kernel proper, when it came without a System.map. */
 export const KERNEL = 'the kernel';
 
-/** Where Linux puts modules on x86-64 (Documentation/arch/x86/x86_64/mm.rst). */
-const MODULES_START = 0xffffffffa0000000n;
+/** Where Linux with a randomised base puts modules on x86-64 (arch/x86/include/asm/pgtable_64_types.h). */
+const MODULES_START = 0xffffffffc0000000n;
 const MODULES_END = 0xffffffffff000000n;
 
 /** Name of the module that an address of `ShareSite.site` lies in, by the guest's /proc/modules. */

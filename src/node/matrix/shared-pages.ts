@@ -53,24 +53,20 @@ function swiotlb(o: Observation): Range[] {
   });
 }
 
-/** Section `.bss..decrypted` of the running kernel: symbols by its System.map, where the kernel lies by /proc/iomem. */
+/** What lies in the kernel's own data is there because it is marked __bss_decrypted: /proc/iomem says where that is. */
 function decryptedBss(o: Observation): Range[] {
-  const symbols = new Map(
-    (o.said['symbols'] ?? []).flatMap((line) => {
-      const [address, , name] = line.trim().split(/\s+/);
-      return address === undefined || name === undefined ? [] : [[name, BigInt(`0x${address}`)] as const];
-    }),
-  );
-  const code = (o.said['iomem'] ?? [])
-    .map((line) => /([0-9a-f]+)-[0-9a-f]+ : Kernel code/.exec(line)?.[1])
-    .find((at) => at !== undefined);
-  const [text, start, end] = ['_text', '__start_bss_decrypted', '__end_bss_decrypted'].map((name) =>
-    symbols.get(name),
-  );
-  if (code === undefined || text === undefined || start === undefined || end === undefined || end <= start)
-    return [];
-  const physical = (address: bigint): number => parseInt(code, 16) + Number(address - text);
-  return [{ reason: 'kernel data marked __bss_decrypted', from: physical(start), to: physical(end) }];
+  return (o.said['iomem'] ?? []).flatMap((line) => {
+    const [, from, to] = /([0-9a-f]+)-([0-9a-f]+) : Kernel (?:bss|data)/.exec(line) ?? [];
+    return from === undefined || to === undefined
+      ? []
+      : [
+          {
+            reason: 'kernel data marked __bss_decrypted',
+            from: parseInt(from, 16),
+            to: parseInt(to, 16) + 1,
+          },
+        ];
+  });
 }
 
 /**

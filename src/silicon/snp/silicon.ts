@@ -17,7 +17,7 @@ import type { Completion, Exit } from '../../seats/exits.ts';
 import type { Vmpl0Program } from '../../seats/program.ts';
 import { SVM_INTERCEPT, type Halves, type SnpHostView, type Vmcb } from '../../seats/snp.ts';
 import type { Engine } from '../../x86/engine.ts';
-import { CPU, EXIT, INTERCEPT, PENDING, RAISE, REC, VEC } from '../../x86/layout.ts';
+import { CPU, EXIT, FLAG, INTERCEPT, PENDING, RAISE, REC, VEC } from '../../x86/layout.ts';
 import { EFER } from '../../x86/registers.ts';
 import type {
   Clock,
@@ -330,10 +330,21 @@ class SnpSilicon implements Silicon {
     }
   }
 
+  /** Whatever IF, a shadow or the task priority say: the processor delivers what EVENTINJ holds. */
   #injectEvent(cpu: number, { lo, hi }: Halves): void {
     const { view } = this.#engine;
     const vector = lo & EVENT_INJECTION.vector;
     const type = (lo >>> EVENT_INJECTION.typeShift) & EVENT_INJECTION.typeMask;
+    const { sink } = this.#setup;
+    if (sink.mask & EVENT_CLASS.exception) {
+      const vp = view.getUint32(cpu + CPU.index, true);
+      const masked =
+        (view.getUint32(cpu + CPU.eflags, true) & FLAG.IF) === 0 ||
+        (view.getUint32(cpu + CPU.shadow, true) & 3) !== 0;
+      const illegal = type === EVENT_INJECTION.external && masked;
+      const outcome = illegal ? INJECTION_OUTCOME.illegal : INJECTION_OUTCOME.delivered;
+      sink.emit(EVENT.injection, this.#clock.now, vp, vector, type, outcome, this.#stay(vp).vmpl);
+    }
     const kind =
       type === EVENT_INJECTION.exception
         ? RAISE.fault
