@@ -60,9 +60,10 @@ export function prepareL2(guest: TdGuest, entry: string): void {
     wr(0x800 + n * 2, 0x18n);
     wr(0x4814 + n * 2, 0xc093n);
   }
+  wr(0x6816, BigInt(AT.gdt));
+  wr(0x4810, 0x27n);
   wr(0x6818, BigInt(AT.idt));
   wr(0x4812, 0xfffn);
-  a.mov(rax, entry.length === 0 ? 0 : AT.code);
   a.mov(rbx, L2.state);
   a.lea(rax, at({ disp: entry }));
   a.mov(at({ base: rbx, disp: L2_ENTER_GUEST_STATE.offsetOf('rip') }), rax);

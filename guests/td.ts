@@ -25,6 +25,8 @@ export const MEMORY = 16 * MIB;
 export const AT = {
   tables: 0x4000,
   idt: 0xb000,
+  /** The same descriptors as L1's, for an L2 VM. */
+  gdt: 0xc100,
   stack: 0xf000,
   code: 0x1_0000,
   results: 0x2_0000,
@@ -97,6 +99,7 @@ export interface TdOptions {
   readonly platform?: (platform: Platform) => Platform;
   readonly budget?: number;
   readonly seed?: bigint;
+  readonly frameOrder?: (count: number) => Uint32Array;
 }
 
 export interface TdRun {
@@ -194,7 +197,7 @@ export function tdPages(write: (guest: TdGuest) => void): PagesDirective[] {
   writeHandlers(a, word);
   const code = a.finish();
 
-  const idt = new Uint8Array(GATES * 16 + 10);
+  const idt = new Uint8Array(AT.gdt + GDT.length * 8 - AT.idt);
   const view = new DataView(idt.buffer);
   for (let vector = 0; vector < GATES; vector++) {
     const target = BigInt(a.address(HANDLERS.get(vector) ?? (vector < 32 ? 'other' : 'interrupt')));
@@ -207,6 +210,7 @@ export function tdPages(write: (guest: TdGuest) => void): PagesDirective[] {
   }
   view.setUint16(GATES * 16, GATES * 16 - 1, true);
   view.setBigUint64(GATES * 16 + 2, BigInt(AT.idt), true);
+  for (const [k, descriptor] of GDT.entries()) view.setBigUint64(AT.gdt - AT.idt + k * 8, descriptor, true);
   const page = (gpa: number, data: Uint8Array, length = 4096): PagesDirective => ({
     kind: 'pages',
     gpa,
@@ -357,6 +361,7 @@ export function tdMachine(pages: readonly PagesDirective[], options: TdOptions =
     directives: tdDirectives(pages),
     sink: { mask: 0, emit: () => undefined },
     initRegisters: initEntry(model.signature),
+    ...(options.frameOrder === undefined ? {} : { frameOrder: options.frameOrder }),
     silicon: tdxSilicon({
       l2Vms: options.l2Vms ?? 0,
       ...(options.l1 === undefined ? {} : { l1: options.l1 }),

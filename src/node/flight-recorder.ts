@@ -38,7 +38,9 @@ export class FlightRecorder implements EventSink {
         (k % KEPT) * FIELDS + FIELDS,
       );
       const row = EVENT_ROWS[type];
-      const what = (row?.arguments ?? []).map((name, n) => ` ${name} ${shown(argument(name, values[n] ?? 0))}`).join('');
+      const what = (row?.arguments ?? [])
+        .map((name, n) => ` ${name} ${shown(argument(name, values[n] ?? 0))}`)
+        .join('');
       lines.push(`  ${(time / 1e9).toFixed(9)} s vp ${vp} ${row?.name ?? type}${what}`);
     }
     return lines.length === 0 ? [] : ['last exits', ...lines];

@@ -23,7 +23,8 @@ const members = (table: Readonly<Record<string, number>>): string =>
   Object.entries(table)
     .map(([name, value]) => `${value} ${name}`)
     .join(', ');
-const listed = (names: readonly string[]): string => names.map((name, index) => `${index} ${name}`).join(', ');
+const listed = (names: readonly string[]): string =>
+  names.map((name, index) => `${index} ${name}`).join(', ');
 
 export function traceDoc(): string {
   const className = (bit: number): string =>
