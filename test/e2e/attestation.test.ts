@@ -187,6 +187,7 @@ test.for([
   [['measure', 'nowhere']],
   [['measure', 'plain']],
   [['measure', 'plain', '--igvm', program]],
+  [['measure', 'snp', '--cpu-model', 'SapphireRapids', '--offline']],
   [['measure', 'snp', '--igvm', program]],
   [['measure', 'snp', '--igvm', program, '--cpus', '2']],
   [['measure', 'snp', '--igvm', '/nonexistent', '--pages', `${program}/x`]],
