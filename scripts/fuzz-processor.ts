@@ -42,7 +42,7 @@ type Message =
 const WARM_UP = 2000;
 
 /** An image that starts soundly needs this much more than a string of bytes to get through its preparations. */
-const IMAGE_BUDGET = 50;
+const IMAGE_BUDGET = 10;
 
 async function work(job: Job): Promise<void> {
   const module = (await import(job.target)) as { createFuzzTarget: () => FuzzTarget };

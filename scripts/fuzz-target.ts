@@ -1,5 +1,5 @@
 /**
- * The machine that scripts/fuzz-processor.ts feeds: one processor on the test board with 4 MiB, put back into the same
+ * The machine that scripts/fuzz-processor.ts feeds: one processor on the test board with 2 MiB, put back into the same
  * state before each case. It drives the engine itself instead of a `Machine`, because a run that has ended stays ended.
  */
 import { IDLE_GUEST } from '../guests/compute.ts';
@@ -15,8 +15,10 @@ import { cpuModels } from '../src/x86/cpuid.ts';
 import { CPU, EXIT, PENDING, RUN } from '../src/x86/layout.ts';
 import type { CodeCase, CodeMode, FuzzOutcome, FuzzTarget } from './fuzz-cases.ts';
 
-const MEMORY = 4 * 2 ** 20;
+const MEMORY = 2 * 2 ** 20;
 const PAGE = 4096;
+/** Memory is compared in pieces of this size before pages are. */
+const CHUNK = 16 * PAGE;
 
 /** Where the tables of the code cases lie. */
 const AT = {
@@ -72,12 +74,15 @@ function codeMemory(): Uint8Array {
     );
   }
   memory.set([0xf4, 0xeb, 0xfd], AT.handler);
+  // Vectors of real mode lead there too, and what lies behind the code halts.
+  for (let vector = 0; vector < 256; vector++) view.setUint32(vector * 4, AT.handler, true);
+  memory.fill(0xf4, AT.code, AT.code + PAGE);
   view.setUint32(AT.tss32 + 4, AT.stack, true);
   view.setUint32(AT.tss32 + 8, SELECTOR.data, true);
   view.setBigUint64(AT.tss64 + 4, BigInt(AT.stack), true);
   view.setBigUint64(AT.pml4, BigInt(AT.pdpt | 7), true);
   view.setBigUint64(AT.pdpt, BigInt(AT.pd | 7), true);
-  for (let i = 0; i < 2; i++) view.setBigUint64(AT.pd + i * 8, BigInt(i * 0x200000) | 0x87n, true);
+  for (let i = 0; i < MEMORY >> 21; i++) view.setBigUint64(AT.pd + i * 8, BigInt(i * 0x200000) | 0x87n, true);
   return memory;
 }
 
@@ -134,6 +139,20 @@ function protectedTables(long: boolean): InitialRegisters {
   };
 }
 
+/** What memory should hold; chunks that are all zero are one array, which stays in the cache. */
+interface Wanted {
+  readonly chunks: readonly Uint8Array[];
+}
+
+function inChunks(memory: Uint8Array): Wanted {
+  const zero = new Uint8Array(CHUNK);
+  const chunks = Array.from({ length: MEMORY / CHUNK }, (_, i) => {
+    const chunk = memory.subarray(i * CHUNK, (i + 1) * CHUNK);
+    return Buffer.compare(chunk, zero) === 0 ? zero : chunk;
+  });
+  return { chunks };
+}
+
 export function createFuzzTarget(): FuzzTarget {
   const model = cpuModels()[0];
   if (model === undefined) throw new Error('there is no processor model');
@@ -145,8 +164,8 @@ export function createFuzzTarget(): FuzzTarget {
   const cpu = engine.cpu(0);
   const { config } = first.state;
   const fresh = engine.u8.slice(cpu, cpu + CPU.size);
-  const tables = codeMemory();
-  const empty = new Uint8Array(MEMORY);
+  const tables = inChunks(codeMemory());
+  const empty = inChunks(new Uint8Array(MEMORY));
 
   function store(gpa: number, bytes: Uint8Array): void {
     if (!truth.write(gpa, bytes)) {
@@ -155,12 +174,17 @@ export function createFuzzTarget(): FuzzTarget {
   }
 
   /** Makes memory equal to `wanted`, writing only what differs. */
-  function restoreMemory(wanted: Uint8Array): void {
-    const now = truth.read(0, MEMORY);
-    if (now === undefined) throw new Error('memory cannot be read');
-    for (let at = 0; at < MEMORY; at += PAGE) {
-      const page = wanted.subarray(at, at + PAGE);
-      if (Buffer.compare(now.subarray(at, at + PAGE), page) !== 0) store(at, page);
+  function restoreMemory(wanted: Wanted): void {
+    for (let at = 0; at < MEMORY; at += CHUNK) {
+      const host = truth.host(at);
+      if (host === undefined) throw new Error('memory cannot be read');
+      const chunk = wanted.chunks[at / CHUNK] as Uint8Array;
+      if (Buffer.compare(engine.u8.subarray(host, host + CHUNK), chunk) === 0) continue;
+      for (let page = 0; page < CHUNK; page += PAGE) {
+        const bytes = chunk.subarray(page, page + PAGE);
+        if (Buffer.compare(engine.u8.subarray(host + page, host + page + PAGE), bytes) !== 0)
+          store(at + page, bytes);
+      }
     }
   }
 
@@ -208,6 +232,7 @@ export function createFuzzTarget(): FuzzTarget {
 
   function start(registers: InitialRegisters, budget: number): FuzzOutcome {
     engine.u8.set(fresh, cpu);
+    engine.tlbFlush(cpu);
     setRegisters(engine, cpu, registers);
     return run(testBoardPlatform(config), budget);
   }

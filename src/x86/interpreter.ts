@@ -301,16 +301,13 @@ function writeRun(
           f.store('32', cpu, i32(0), CPU.record);
           f.store('32', cpu, budget.get, CPU.budget);
           single.set(0);
+          // Before the boundary: a breakpoint on the handler of #DB raises #DB without an end.
+          f.if(budget.get.leS(0), () => leave(RUN.budget));
           f.if(f.load('32', cpu, CPU.special), () => {
             const what = f.callValue(lib('boundary'), cpu);
             f.if(what.geU(16), () => leave(what.and(15)));
             single.set(what);
             slot.set(0);
-          });
-          f.if(budget.get.leS(0), () => {
-            // Not stepped after all: the boundary is looked at again when there is budget.
-            f.if(single.get, () => f.call(lib('unstep'), cpu));
-            leave(RUN.budget);
           });
           const rip = f.let(f.load('64', cpu, CPU.rip));
           const linear = f.local('i64');

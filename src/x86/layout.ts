@@ -114,8 +114,8 @@ export const CPU = {
   /** u32: answers given to the restarted instruction, and how many it has used. */
   answers: 0x468,
   answersUsed: 0x46c,
-  /** 16 answers of 16 bytes (four u32 words: a CPUID answer has eax ebx ecx edx). */
-  answer: 0x470, // -> 0x570
+  /** Room for ANSWERS answers of 16 bytes (four u32 words: a CPUID answer has eax ebx ecx edx). */
+  answer: 0x1000, // -> 0x2000
   /** u64: dr6 bits that a data breakpoint set during the current instruction. */
   debugHits: 0x570,
   /** u32: an event described by the raise fields waits to be delivered before the next instruction. */
@@ -195,8 +195,14 @@ export const CPU = {
   keptMsr: 0xb00, // -> 0xe00
   /** Platform state of the context: silicon's own, x86 never reads it. */
   platform: 0xa00, // -> 0xb00
-  size: 0x1000,
+  size: 0x2000,
 } as const;
+
+/**
+ * Questions that one instruction may ask the outside. The most are asked by XSAVE or a task switch whose memory is a device's: one
+ * for each eight bytes, or for each byte across pages.
+ */
+export const ANSWERS = 256;
 
 /** Data TLB: 3 arrays (user; supervisor; supervisor with EFLAGS.AC or without SMAP), then the fetch arrays. */
 export const TLB = {

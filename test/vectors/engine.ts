@@ -57,6 +57,9 @@ const HANDLERS = 0x6000;
 const TABLES = 0x10000;
 const USER = MIB2;
 
+/** What Linux starts a process with: key 0 for all, the other keys for nothing. */
+const LINUX_PKRU = 0x55555554;
+
 const STATUS = 0x8d5;
 /** Exceptions with an error code in the frame. */
 const WITH_ERROR = new Set([8, 10, 11, 12, 13, 14, 17]);
@@ -230,8 +233,9 @@ export function createVectorEngine(
       segment(FS, v.getBigUint64(FS_BASE, true), 0, 0x10000, 0);
       segment(GS, v.getBigUint64(GS_BASE, true), 0, 0x10000, 0);
       // What WRPKRU of the last case changed.
-      const keys = word(CPU.pkru) !== 0;
-      put(CPU.pkru, 0);
+      const initial = protectionKeys ? LINUX_PKRU : 0;
+      const keys = word(CPU.pkru) !== initial;
+      put(CPU.pkru, initial);
       if (keys || ++cases % 64 === 0) engine.tlbFlush(cpu);
       engine.updateMode(cpu);
       raised = undefined;

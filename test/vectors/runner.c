@@ -292,7 +292,7 @@ int main(void) {
     for (unsigned i = 0; i < sizeof signals / sizeof *signals; i++) sigaction(signals[i], &action, NULL);
     own_fs = get_fs();
     own_gs = get_gs();
-    alarm(120);
+    alarm(1200);
     __asm__ volatile("ud2" ::: "memory", "cc");
 
     for (uint8_t *p = output; p < output_cursor;) {

@@ -93,21 +93,25 @@ function arithmeticMemory(e: Sem, op: Arithmetic, source: Source): void {
   const bits = loadBits(e, source);
   begin(e);
   withOperands(e, [0], 0, false, () => {
-    const b = convertBeside(e, source, bits, st(e, 0));
+    const b = convertBeside(e, source, bits, st(e, 0), op === 'divr');
     e.f.if(blocked(e).eqz(), () => {
       compute(e, op, st(e, 0), b);
       e.f.if(blocked(e).eqz(), () => write(e, 0, wide(e)));
     });
   });
 }
-/** Converts an operand beside `other`: where that is a NaN or no number, a denormal operand is not reported. */
-function convertBeside(e: Sem, source: Source, bits: Val, other: Value): Value {
+/**
+ * Converts an operand beside `other`: where that is a NaN or no number, or divides by zero, a denormal operand is not reported.
+ */
+function convertBeside(e: Sem, source: Source, bits: Val, other: Value, divides = false): Value {
   const { f } = e;
   const before = e.field32(CPU.fsw);
   const value = convert(e, source, bits);
   if (source !== 'f32' && source !== 'f64') return value;
-  const unsupported = other.se.and(0x7fff).ne(0).and(other.mant.geS(0));
-  f.if(isNanValue(other).or(unsupported), () => {
+  const exp = f.let(other.se.and(0x7fff));
+  const unsupported = exp.ne(0).and(other.mant.geS(0));
+  const zero = divides ? exp.eqz().and(other.mant.eqz()) : i32(0);
+  f.if(isNanValue(other).or(unsupported).or(zero), () => {
     const flags = f.let(e.field32(CPU.floatFlags).and(~FSW.DE));
     e.setField32(CPU.fsw, before);
     e.setField32(CPU.floatFlags, 0);

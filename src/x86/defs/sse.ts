@@ -299,13 +299,12 @@ function insertps(e: Sem, value: Val, imm: Val): void {
 }
 
 /**
- * The integers that CVTPI2xx converts. From memory CVTPI2PD enters no MMX state; CVTPI2PS does on Intel (SDM vol. 2), but not
- * on AMD (measured).
+ * The integers that CVTPI2xx converts. From memory none of them enters MMX state: measured on both vendors' processors, although
+ * the SDM says otherwise of CVTPI2PS.
  */
-function mmxSource(e: Sem, always: boolean): Val {
+function mmxSource(e: Sem): Val {
   const enter = (name: string): void => {
     if (!e.isMem(1)) e.call(name, e.cpu);
-    else if (always) e.f.if(e.field32(CPU.vendor), () => e.call(name, e.cpu));
   };
   enter('mmx_begin');
   const x = e.get(1);
@@ -348,11 +347,11 @@ const conversionDefs: readonly Def[] = [
 
   // With MMX registers. An unmasked exception comes after the entry to MMX state.
   sse('cvtpi2ps', 'sse', 'NP 0F2A /r Vq=,Qq', (e) => {
-    const x = mmxSource(e, true);
+    const x = mmxSource(e);
     e.set(0, e.callValue('cvtpi2ps', e.cpu, x));
   }),
   sse('cvtpi2pd', 'sse2', '66 0F2A /r Vx=,Qq', (e) => {
-    const x = mmxSource(e, false);
+    const x = mmxSource(e);
     e.set(0, fromLow(x).simd1(SIMD.f64x2ConvertLowI32x4S));
   }),
   ...(['t', ''] as const).flatMap((t) => {

@@ -235,6 +235,12 @@ export const fpuRoutines: readonly Routine[] = [
     f.if(tiny, () => {
       flag(f, lib, cpu, FSW.UE);
       exp.set(exp.get.add(24576));
+      // FSCALE may be out of range even so (SDM vol. 1, 8.5.5): zero then, and infinity below.
+      f.if(exp.get.leS(0), () => {
+        flag(f, lib, cpu, FSW.PE);
+        result(f, cpu, i64(0), sign.shl(15));
+        f.return();
+      });
     });
     f.if(exp.get.geS(0x7fff), () => {
       f.if(fcw.and(FSW.OE).bool(), () => {
@@ -258,6 +264,11 @@ export const fpuRoutines: readonly Routine[] = [
       });
       flag(f, lib, cpu, FSW.OE);
       exp.set(exp.get.sub(24576));
+      f.if(exp.get.geS(0x7fff), () => {
+        flag(f, lib, cpu, FSW.PE | FSW.C1);
+        result(f, cpu, i64(INTEGER_BIT), i32(0x7fff).or(sign.shl(15)));
+        f.return();
+      });
     });
     f.if(inexact.get, () => flag(f, lib, cpu, f.let(i32(FSW.PE).or(up.get.shl(9)))));
     result(f, cpu, rounded.get, f.let(exp.get.and(0x7fff).or(sign.shl(15))));

@@ -3,6 +3,7 @@ import {
   CPU,
   EXIT,
   FLAG,
+  ANSWERS,
   PAGEFLAG,
   ENGINE,
   RAISE,
@@ -120,6 +121,12 @@ export function raiseRoutines(tag: TagRef): readonly Routine[] {
       f.if(used.ltU(f.load('32', cpu, CPU.answers)), () => {
         f.store('32', cpu, used.add(1), CPU.answersUsed);
         f.return(cpu.add(CPU.answer).add(used.shl(4)));
+      });
+      f.if(used.geU(ANSWERS), () => {
+        // No instruction asks so much: shut down rather than write behind the answers.
+        f.store('32', cpu, i32(RAISE.exit), CPU.raiseKind);
+        f.store('32', cpu, i32(EXIT.tripleFault), CPU.raiseVector);
+        f.throw(tag);
       });
       f.store('32', cpu, i32(RAISE.exit), CPU.raiseKind);
       f.store('32', cpu, f.p(1), CPU.raiseVector);

@@ -437,17 +437,32 @@ function shapeRoutines(shape: Shape): Routine[] {
         // What lies between is an operand like others: DAZ clears it.
         const daz = (value: Val): Val => f.callValue(lib(is32(shape) ? 'daz_ss' : 'daz_sd'), f.p(0), value);
         const plus = (a: Val, b: Val): Val => f.callValue(lib(`${shape.scalar}_add`), f.p(0), daz(a), daz(b));
+        const product = (lane: number): Val => products[lane] as Val;
+        const answer = (sum: (lane: number) => Val): void =>
+          f.return(byLanes(f, shape, (lane) => select(f.p(3).shrU(lane).and(1), sum(lane), zeroLane)));
+        // Of two NaNs the first operand's stays. Intel adds vectors whose lanes are swapped, so that each lane has an order of
+        // its own (measured); AMD adds once.
+        f.if(f.load('32', f.p(0), CPU.vendor), () => {
+          start(f);
+          const swapped = shape.lanes === 4 ? 1 : 0;
+          const lanes = products.map((_, lane) => plus(product(lane ^ swapped), product(lane ^ swapped ^ 1)));
+          finish(f, lib);
+          if (shape.lanes !== 4) return answer((lane) => lanes[lane] as Val);
+          start(f);
+          const sums = lanes.map((sum, lane) => plus(sum, lanes[lane ^ 2] as Val));
+          finish(f, lib);
+          answer((lane) => sums[lane] as Val);
+        });
         start(f);
-        let sums = [plus(products[0] as Val, products[1] as Val)];
+        let sums = [plus(product(0), product(1))];
         if (shape.lanes === 4) {
-          sums.push(plus(products[2] as Val, products[3] as Val));
+          sums.push(plus(product(2), product(3)));
           finish(f, lib);
           start(f);
           sums = [plus(sums[0] as Val, sums[1] as Val)];
         }
         finish(f, lib);
-        const sum = sums[0] as Val;
-        f.return(byLanes(f, shape, (lane) => select(f.p(3).shrU(lane).and(1), sum, zeroLane)));
+        answer(() => sums[0] as Val);
         f.unreachable();
       }),
     );

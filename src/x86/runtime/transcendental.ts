@@ -399,6 +399,14 @@ export const transcendentalRoutines: readonly Routine[] = [
     });
     f.if(isDenormal(a, se), () => denormal(f, lib, cpu));
     const x = unpack(f, a, se);
+    // Sine and tangent of the smallest arguments are the argument, in every rounding mode (measured), and inexact.
+    f.if(x.exp.ltS(-66).and(which.ne(1)), () => {
+      // A pseudo-denormal is the smallest normal: not tiny.
+      const tiny = f.let(isDenormal(a, se).and(a.geS(0)));
+      flag(f, lib, cpu, f.let(select(tiny, i32(FSW.UE | FSW.PE), i32(FSW.PE))));
+      finish(f, lib, cpu, signOf(se), x, i32(0));
+      f.return();
+    });
     const [high, low, exp, minus, turn] = f.callValues(lib('fpu_reduce_angle'), x.value[0], x.exp.sub(1)) as [
       Val,
       Val,
