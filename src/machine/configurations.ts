@@ -14,7 +14,12 @@ import { Machine, type EngineKind } from './machine.ts';
 import type { Measurement } from './measure/measurement.ts';
 import type { Directive } from '../launch/directives.ts';
 import { makeSnp, snpDirectives } from './snp.ts';
-import { makeSnpParavisor } from './snp-paravisor.ts';
+import {
+  makeSnpParavisor,
+  makeTdxParavisor,
+  snpParavisorDirectives,
+  tdxParavisorDirectives,
+} from './make-paravisor.ts';
 
 /** The paravisor of configurations that have one. */
 export interface ParavisorRequest {
@@ -78,6 +83,7 @@ export const CONFIGURATIONS: readonly Configuration[] = [
     summary: 'SEV-SNP, paravisor at VMPL0, guest at VMPL2 with vTOM',
     vendor: 'amd',
     make: makeSnpParavisor,
+    launch: snpParavisorDirectives,
   },
   {
     name: 'tdx',
@@ -86,7 +92,13 @@ export const CONFIGURATIONS: readonly Configuration[] = [
     make: makeTdx,
     launch: tdxLaunchList,
   },
-  { name: 'tdx-paravisor', summary: 'TDX, paravisor at L1, guest an L2 VM', vendor: 'intel' },
+  {
+    name: 'tdx-paravisor',
+    summary: 'TDX, paravisor at L1, guest an L2 VM',
+    vendor: 'intel',
+    make: makeTdxParavisor,
+    launch: tdxParavisorDirectives,
+  },
 ];
 
 export function findConfiguration(name: string): Configuration | undefined {

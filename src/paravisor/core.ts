@@ -4,6 +4,7 @@
  */
 
 import { EVENT, EVENT_CLASS, INJECTION_OUTCOME } from '../abi/events.ts';
+import type { ExitKind } from '../abi/exit-kinds.ts';
 import { MSR } from '../abi/hyperv/msr.ts';
 import { SINT } from '../abi/hyperv/synic.ts';
 import { highHalf, lowHalf } from '../abi/record.ts';
@@ -46,6 +47,21 @@ export type Step =
   | { readonly kind: 'enter'; readonly vector: number; readonly nmi: boolean }
   /** Nothing to do until the host has something. */
   | { readonly kind: 'wait' };
+
+/** Names of exits in events. */
+export const KIND_OF: Readonly<Record<GuestExit['kind'], ExitKind>> = {
+  io: 'io',
+  msr: 'msr',
+  cpuid: 'cpuid',
+  cr8: 'cr8',
+  hypercall: 'hypercall',
+  hlt: 'hlt',
+  'triple-fault': 'triple-fault',
+  memory: 'mmio',
+  skip: 'cache',
+  counter: 'pmc',
+  undefined: 'io',
+};
 
 export function guestVp(state: ParavisorState, index: number): GuestVp {
   const guest = state.guests[index];

@@ -18,6 +18,7 @@ import {
   PAGE,
   backingOf,
   entryOf,
+  isShared,
   must,
   share,
   takePage,
@@ -96,6 +97,11 @@ export function launchTd(
 /** Adds what is not there of a range of the guest's memory. */
 function offer(memory: TdMemory, start: number, end: number): void {
   for (let gpa = start; gpa < end;) {
+    // What the launch has shared stays so.
+    if (isShared(memory, gpa)) {
+      gpa += PAGE;
+      continue;
+    }
     const entry = entryOf(memory, gpa);
     const whole = gpa % BLOCK === 0 && gpa + BLOCK <= end;
     if (whole && entry.level === 1 && entry.state === 'free' && augment(memory, gpa, 1)) {

@@ -4,7 +4,7 @@
  */
 
 import { EVENT, EVENT_CLASS } from '../../abi/events.ts';
-import { EXIT_KINDS, EXIT_ROUTES, type ExitKind } from '../../abi/exit-kinds.ts';
+import { EXIT_KINDS, EXIT_ROUTES } from '../../abi/exit-kinds.ts';
 import { CALL } from '../../abi/hyperv/hypercall.ts';
 import {
   getVpRegistersInput,
@@ -35,6 +35,7 @@ import {
   hostEventRefused,
   hostInterrupted,
   interruptTaken,
+  KIND_OF,
   nextStep,
   type ParavisorWorld,
 } from '../core.ts';
@@ -411,20 +412,6 @@ class Turn {
   }
 }
 
-/** Names of exits in events. */
-const KIND_OF: Readonly<Record<GuestExit['kind'], ExitKind>> = {
-  io: 'io',
-  msr: 'msr',
-  cpuid: 'cpuid',
-  cr8: 'cr8',
-  hypercall: 'hypercall',
-  hlt: 'hlt',
-  'triple-fault': 'triple-fault',
-  memory: 'mmio',
-  skip: 'cache',
-  counter: 'pmc',
-  undefined: 'io',
-};
 const TO_CONTEXT = EXIT_ROUTES.indexOf('context');
 const NMI_TYPE = 2;
 const APIC_BASE = 0x1b;

@@ -1,8 +1,8 @@
 /**
- * The `snp-paravisor` configuration: a paravisor at VMPL0, and below it the same Linux as in `plain`, which finds all of its memory
- * accepted and knows nothing of encryption bits.
+ * The configurations with a paravisor: at VMPL0 or L1 a program of ours, and below it the same Linux as in `plain`, which finds all of
+ * its memory accepted and knows nothing of encryption bits.
  *
- * Behind the ACPI tables, for each VP: what VMPL0 keeps to itself, and what is shared with the host from the start.
+ * Behind the ACPI tables, for each VP: what the paravisor keeps to itself, and what is shared with the host from the start.
  */
 import {
   LOADED_OFFSET,
@@ -36,7 +36,9 @@ export interface ParavisorLaunchConfig extends LinuxConfig {
   readonly apicHz: number;
   readonly startDate: number;
   readonly physicalAddressBits: number;
-  readonly cpuid: readonly CpuidEntry[];
+  /** `snp`: answers for the CPUID page. */
+  readonly technology:
+    { readonly kind: 'snp'; readonly cpuid: readonly CpuidEntry[] } | { readonly kind: 'tdx' };
 }
 
 export interface ParavisorLaunch extends Launch {
@@ -44,8 +46,8 @@ export interface ParavisorLaunch extends Launch {
   readonly page: number;
 }
 
-/** Shared addresses of a guest in vTOM mode begin here (bit 46, as on Azure). */
-export const BOUNDARY_BITS = 46;
+/** Shared addresses begin here: with vTOM at bit 46, as on Azure; with TDX at the shared bit of a 48-bit TD. */
+export const BOUNDARY_BITS = { snp: 46, tdx: 47 } as const;
 
 /** What VMPL0 runs with: no interrupt of the host's choice, its own debug registers. */
 const PARAVISOR_FEATURES = SEV_FEATURE.snp | SEV_FEATURE.restrictedInjection | SEV_FEATURE.debugSwap;
@@ -102,7 +104,7 @@ function layOut(vpCount: number): Layout {
   };
 }
 
-export function launchSnpParavisor(
+export function launchParavisor(
   config: ParavisorLaunchConfig,
 ): { readonly ok: true; readonly launch: ParavisorLaunch } | Failure {
   const { vpCount } = config;
@@ -132,25 +134,39 @@ export function launchSnpParavisor(
   const guestContext = vmsaPage(image.registers, {
     vmpl: GUEST_VMPL,
     features: GUEST_FEATURES,
-    virtualTom: 1n << BigInt(BOUNDARY_BITS),
+    virtualTom: 1n << BigInt(BOUNDARY_BITS.snp),
   });
-  const directives: Directive[] = [
-    ...image.map.regions,
+  const { technology } = config;
+  const both: Directive[] = [
     own('paravisor', at.page, 1, 'normal', measuredPage(config, at, ram, loaded)),
-    own('cpuid', at.cpuid, 1, 'cpuid', cpuidTable(config.cpuid)),
-    own('secrets', at.secrets, 1, 'secrets'),
+    // The first registers of VP 0's guest, in the form of a VMSA also where there are none.
     own('guest contexts', at.context, vpCount, 'normal', guestContext),
-    own('paravisor communication', at.communication, 2 * vpCount, 'shared'),
     own('guest communication', at.guestCommunication, 3 * vpCount, 'shared'),
     ...image.pages,
-    ...Array.from({ length: vpCount }, (_, vp): Directive => {
-      const gpa = at.ownContext + PAGE * vp;
-      // Its registers mean nothing to a program; what counts is the VMPL and the features.
-      const registers = longModeEntry({ rip: at.page, rsi: 0, cr3: 0n, gdt: 0 });
-      const data = vmsaPage(registers, { vmpl: 0, features: PARAVISOR_FEATURES, virtualTom: 0n });
-      return own('paravisor context', gpa, 1, 'vmsa', data);
-    }),
   ];
+  const directives: Directive[] =
+    technology.kind === 'snp'
+      ? [
+          ...image.map.regions,
+          ...both,
+          own('cpuid', at.cpuid, 1, 'cpuid', cpuidTable(technology.cpuid)),
+          own('secrets', at.secrets, 1, 'secrets'),
+          own('paravisor communication', at.communication, 2 * vpCount, 'shared'),
+          ...Array.from({ length: vpCount }, (_, vp): Directive => {
+            const gpa = at.ownContext + PAGE * vp;
+            // Its registers mean nothing to a program; what counts is the VMPL and the features.
+            const registers = longModeEntry({ rip: at.page, rsi: 0, cr3: 0n, gdt: 0 });
+            const data = vmsaPage(registers, { vmpl: 0, features: PARAVISOR_FEATURES, virtualTom: 0n });
+            return own('paravisor context', gpa, 1, 'vmsa', data);
+          }),
+        ]
+      : [
+          ...image.map.regions,
+          // State pages and virtual APICs of the L2 VM: L1 speaks with the module through them, not with the host.
+          ...[...both, own('guest state', at.communication, 2 * vpCount, 'normal')].sort((a, b) =>
+            a.kind === 'pages' && b.kind === 'pages' ? a.gpa - b.gpa : 0,
+          ),
+        ];
   const launch = launchOf(image, directives);
   return launch.ok ? { ok: true, launch: { ...launch.launch, page: at.page } } : launch;
 }
@@ -192,7 +208,7 @@ function measuredPage(
       PARAVISOR_FLAG.x2apic |
       PARAVISOR_FLAG.tscDeadline,
     vpCount: config.vpCount,
-    boundaryBits: BOUNDARY_BITS,
+    boundaryBits: BOUNDARY_BITS[config.technology.kind],
     uarts: config.uarts,
     physicalAddressBits: config.physicalAddressBits,
     tscHz: BigInt(config.tscHz),
@@ -209,7 +225,7 @@ function measuredPage(
     ownEnd: BigInt(at.ownEnd),
     rangeCount: ram.length,
     loadedCount: loaded.length,
-    vendor: 0,
+    vendor: config.technology.kind === 'snp' ? 0 : 1,
   });
   const put = (first: number, ranges: readonly MemoryRange[]): void => {
     for (const [i, { gpa, length }] of ranges.entries())

@@ -1,17 +1,27 @@
-/** Machines of the `snp-paravisor` configuration: the processor and the host of `snp`, with a paravisor of ours at VMPL0. */
+/** Machines with a paravisor of ours: the processor and the host of `snp` or `tdx`, with the program at VMPL0 or L1. */
 import type { HostConfig } from '../host/config.ts';
 import { initEntry } from '../launch/entry-state.ts';
 import { fail } from '../launch/outcome.ts';
-import { BOUNDARY_BITS, launchSnpParavisor, type ParavisorLaunch } from '../launch/snp-paravisor.ts';
+import {
+  BOUNDARY_BITS,
+  launchParavisor,
+  type ParavisorLaunch,
+  type ParavisorLaunchConfig,
+} from '../launch/paravisor.ts';
 import type { Failure } from '../launch/outcome.ts';
 import { ALL_PARTS } from '../paravisor/parts.ts';
 import { snpParavisor } from '../paravisor/snp/program.ts';
+import { tdxParavisor } from '../paravisor/tdx/program.ts';
+import { tdxSilicon } from '../silicon/tdx/silicon.ts';
+import { tdxHostConfig } from './make-tdx.ts';
+import { tdxPlatform } from './tdx-platform.ts';
 import { snpSilicon } from '../silicon/snp/silicon.ts';
 import { x86Defs } from '../x86/all.ts';
 import { buildOpcodeTable } from '../x86/encoding.ts';
 import {
   entropyBytes,
   hostConfig,
+  type LaunchListOutcome,
   type MachineRequest,
   type MakeOutcome,
   type ParavisorRequest,
@@ -26,15 +36,16 @@ export function paravisorOf({ paravisor }: MachineRequest): ParavisorRequest {
 }
 
 export function snpParavisorHostConfig(request: MachineRequest): HostConfig {
-  return { ...hostConfig(request), isolation: { kind: 'snp', aliasBit: BOUNDARY_BITS } };
+  return { ...hostConfig(request), isolation: { kind: 'snp', aliasBit: BOUNDARY_BITS.snp } };
 }
 
-export function snpParavisorLaunch(
+function paravisorLaunch(
   request: MachineRequest,
+  host: HostConfig,
+  technology: ParavisorLaunchConfig['technology'],
 ): { readonly ok: true; readonly launch: ParavisorLaunch } | Failure {
-  const host = snpParavisorHostConfig(request);
   const { build, parts, hideIsolation } = paravisorOf(request);
-  return launchSnpParavisor({
+  return launchParavisor({
     kernel: request.kernel,
     initrd: request.initrd,
     commandLine: request.commandLine,
@@ -50,9 +61,29 @@ export function snpParavisorLaunch(
     apicHz: host.apicHz,
     startDate: host.startDate,
     physicalAddressBits: host.physicalAddressBits,
-    cpuid: cpuidEntries(host, request.model),
+    technology,
   });
 }
+
+function snpParavisorLaunch(request: MachineRequest): ReturnType<typeof paravisorLaunch> {
+  const host = snpParavisorHostConfig(request);
+  return paravisorLaunch(request, host, { kind: 'snp', cpuid: cpuidEntries(host, request.model) });
+}
+
+/** A TD with one L2 VM. */
+function tdxParavisorHostConfig(request: MachineRequest): ReturnType<typeof tdxHostConfig> {
+  const host = tdxHostConfig(request);
+  return { ...host, td: { ...host.td, numL2Vms: 1 } };
+}
+
+const listOf = (launched: ReturnType<typeof paravisorLaunch>): LaunchListOutcome =>
+  launched.ok ? { ok: true, directives: launched.launch.directives } : launched;
+
+/** The launches that the makers below carry out. */
+export const snpParavisorDirectives = (request: MachineRequest): LaunchListOutcome =>
+  listOf(snpParavisorLaunch(request));
+export const tdxParavisorDirectives = (request: MachineRequest): LaunchListOutcome =>
+  listOf(paravisorLaunch(request, tdxParavisorHostConfig(request), { kind: 'tdx' }));
 
 export function makeSnpParavisor(request: MachineRequest): MakeOutcome {
   const { model } = request;
@@ -62,9 +93,9 @@ export function makeSnpParavisor(request: MachineRequest): MakeOutcome {
       'configuration',
       'leave out --hyperv off',
     );
+  const host = snpParavisorHostConfig(request);
   const launched = snpParavisorLaunch(request);
   if (!launched.ok) return launched;
-  const host = snpParavisorHostConfig(request);
   const program = snpParavisor({
     page: launched.launch.page,
     build: paravisorOf(request).build,
@@ -84,6 +115,36 @@ export function makeSnpParavisor(request: MachineRequest): MakeOutcome {
     ...(request.engine === undefined ? {} : { engine: request.engine }),
   });
   machine.attach(hypervPlatform(host));
+  const failure = machine.launch();
+  if (failure !== undefined)
+    return fail(failure, 'launch', 'report this: the launch of this configuration is our own');
+  return { ok: true, machine };
+}
+
+export function makeTdxParavisor(request: MachineRequest): MakeOutcome {
+  const { model } = request;
+  const host = tdxParavisorHostConfig(request);
+  const launched = paravisorLaunch(request, host, { kind: 'tdx' });
+  if (!launched.ok) return launched;
+  const program = tdxParavisor({
+    page: launched.launch.page,
+    build: paravisorOf(request).build,
+    opcodes: buildOpcodeTable(x86Defs),
+  });
+  const machine = new Machine({
+    model,
+    vcpus: request.vpCount,
+    seed: request.seed,
+    tscHz: host.tscHz,
+    tscAtZero: host.tscAtZero,
+    directives: launched.launch.directives,
+    sink: request.sink,
+    initRegisters: initEntry(model.signature),
+    silicon: tdxSilicon({ l2Vms: 1, l1: program }),
+    ...(request.engine === undefined ? {} : { engine: request.engine }),
+    ...(request.frameOrder === undefined ? {} : { frameOrder: request.frameOrder }),
+  });
+  machine.attach(tdxPlatform(host));
   const failure = machine.launch();
   if (failure !== undefined)
     return fail(failure, 'launch', 'report this: the launch of this configuration is our own');
