@@ -13,6 +13,8 @@ export class SecureProcessor {
   readonly #identity: { readonly seed: bigint; readonly signature: number; readonly referenceKhz: number };
   readonly #hardware: Hardware;
   #context: GuestContext | undefined;
+  /** Made when first asked for: RSA keys cost seconds. */
+  #certificates: Uint8Array | undefined;
 
   constructor(seed: bigint, signature: number, referenceKhz: number, hardware: Hardware) {
     this.#identity = { seed, signature, referenceKhz };
@@ -44,7 +46,7 @@ export class SecureProcessor {
     return guestRequest(this.platform, this.#context, request, this.#hardware);
   }
   certificates(): Uint8Array {
-    return hostCertificateTable(snpCertificates(this.platform));
+    return (this.#certificates ??= hostCertificateTable(snpCertificates(this.platform)));
   }
   /** The launch digest so far. */
   get measurement(): Uint8Array | undefined {
