@@ -13,7 +13,7 @@ import type { Platform } from '../src/machine/machine.ts';
 import type { TdxHostState } from '../src/host/tdx/host.ts';
 import { at, eax, ecx, edx, r10, r11, r12, rax, rbx, rcx, rdx } from './asm.ts';
 import { enterL2, L2, L2_CTLS_ID, l2MsrWord, l2Vmcs, prepareL2, shareWithL2, skipL2, vpWr } from './td-l2.ts';
-import { AT, NOTE, runTd, TDCALL_BYTES, type TdGuest, type TdOptions, type TdRun } from './td.ts';
+import { AT, ENGINES, NOTE, runTd, TDCALL_BYTES, type TdGuest, type TdOptions, type TdRun } from './td.ts';
 
 interface Rule {
   readonly rule: string;
@@ -468,7 +468,7 @@ const RULES: readonly Rule[] = [
   },
 ];
 
-describe('rules of TD partitioning', () => {
+describe.each(ENGINES)('rules of TD partitioning, %s', (engine) => {
   it.each(RULES)('$rule ($section)', ({ options, l1, l2, check }) => {
     const run = runTd(
       (guest) => {
@@ -480,7 +480,7 @@ describe('rules of TD partitioning', () => {
         l2?.(guest);
         guest.a.hlt();
       },
-      { l2Vms: 1, ...options },
+      { l2Vms: 1, engine, ...options },
     );
     expect(run.message).toBe('');
     check(run);

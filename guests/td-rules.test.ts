@@ -13,7 +13,17 @@ import type { TdxHostView } from '../src/seats/tdx.ts';
 import { MSR_ROWS, type MsrRule } from '../src/silicon/tdx/msr.ts';
 import { sha384 } from '../src/silicon/sha384.ts';
 import { at, eax, ecx, edx, rax, rbx, rcx, rdx, r10, r11, r12, r13, r14 } from './asm.ts';
-import { AT, CODE32, NOTE, runTd, TDCALL_BYTES, type TdGuest, type TdOptions, type TdRun } from './td.ts';
+import {
+  AT,
+  CODE32,
+  ENGINES,
+  NOTE,
+  runTd,
+  TDCALL_BYTES,
+  type TdGuest,
+  type TdOptions,
+  type TdRun,
+} from './td.ts';
 
 interface Rule {
   readonly rule: string;
@@ -675,24 +685,27 @@ function tdrOf(platform: Platform): bigint {
   return BigInt((platform.state as { td: { tdr: number } }).td.tdr);
 }
 
-describe('rules of a TD', () => {
+describe.each(ENGINES)('rules of a TD, %s', (engine) => {
   it.each(RULES)('$rule ($section)', ({ guest, options, check }) => {
-    check(runTd(guest, options));
+    check(runTd(guest, { engine, ...options }));
   });
 
   it('every MSR of the table is native, #VE or #GP as it says', () => {
     const known = MSR_ROWS.filter(({ read }) => read !== 'module');
-    const run = runTd((guest) => {
-      const { a, guarded, note } = guest;
-      for (const [k, { first }] of known.entries()) {
-        guarded(`msr${k}`, () => {
-          a.mov(ecx, first | 0);
-          a.rdmsr();
-        });
-        note(NOTE.ve, k * 2);
-        note(NOTE.gp, k * 2 + 1);
-      }
-    });
+    const run = runTd(
+      (guest) => {
+        const { a, guarded, note } = guest;
+        for (const [k, { first }] of known.entries()) {
+          guarded(`msr${k}`, () => {
+            a.mov(ecx, first | 0);
+            a.rdmsr();
+          });
+          note(NOTE.ve, k * 2);
+          note(NOTE.gp, k * 2 + 1);
+        }
+      },
+      { engine },
+    );
     const seen = known.map((_, k): MsrRule => {
       const change = (offset: number): boolean =>
         run.word(k * 2 + offset) !== (k === 0 ? 0n : run.word(k * 2 - 2 + offset));

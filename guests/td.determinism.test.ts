@@ -118,6 +118,12 @@ describe.each<readonly [string, (guest: TdGuest) => void, TdOptions]>([
     expect(stateHash(machine)).toBe(expected);
   });
 
+  it('runs the same on the interpreter', () => {
+    const machine = tdMachine(pages, { ...options, engine: 'interpreter' });
+    runTo(machine, LENGTH);
+    expect(stateHash(machine)).toBe(expected);
+  });
+
   it('another seed gives another state', () => {
     const machine = tdMachine(pages, { ...options, seed: 2n });
     runTo(machine, LENGTH);

@@ -11,7 +11,7 @@ import type { Directive, PagesDirective } from '../src/launch/directives.ts';
 import { initEntry } from '../src/launch/entry-state.ts';
 import { identityPageTables } from '../src/launch/page-tables.ts';
 import { RESET_PAGE } from '../src/launch/tdx/layout.ts';
-import { Machine, type Platform, type StopReason } from '../src/machine/machine.ts';
+import { Machine, type EngineKind, type Platform, type StopReason } from '../src/machine/machine.ts';
 import { tdxPlatform } from '../src/machine/tdx-platform.ts';
 import type { L1Program } from '../src/seats/program.ts';
 import { tdxSilicon } from '../src/silicon/tdx/silicon.ts';
@@ -100,7 +100,10 @@ export interface TdOptions {
   readonly budget?: number;
   readonly seed?: bigint;
   readonly frameOrder?: (count: number) => Uint32Array;
+  readonly engine?: EngineKind;
 }
+
+export const ENGINES: readonly EngineKind[] = ['translator', 'interpreter'];
 
 export interface TdRun {
   readonly machine: Machine;
@@ -362,6 +365,7 @@ export function tdMachine(pages: readonly PagesDirective[], options: TdOptions =
     sink: { mask: 0, emit: () => undefined },
     initRegisters: initEntry(model.signature),
     ...(options.frameOrder === undefined ? {} : { frameOrder: options.frameOrder }),
+    ...(options.engine === undefined ? {} : { engine: options.engine }),
     silicon: tdxSilicon({
       l2Vms: options.l2Vms ?? 0,
       ...(options.l1 === undefined ? {} : { l1: options.l1 }),
