@@ -3,6 +3,8 @@
  * whether it can read the instruction at an exit, and what is mapped while pages change hands. A finding is a line of text; a
  * probe without findings found nothing wrong, one that never looked is absent.
  */
+import type { SnpHostView } from '../../seats/snp.ts';
+import type { TdxHostView } from '../../seats/tdx.ts';
 import { EVENT, PAGE_STATE } from '../../abi/events.ts';
 import type { Machine } from '../../machine/machine.ts';
 import { CPU } from '../../x86/layout.ts';
@@ -131,6 +133,16 @@ export class Probes {
       const seen = machine.view.read(gpa, PAGE_BYTES);
       if (seen.ok && indexOf(seen.bytes, secret) >= 0)
         this.#note('secret', `${when} the host could read the secret in page 0x${gpa.toString(16)}`);
+    }
+    // A host with confidential guests has its own way to all of system memory, past their tables.
+    const { systemBytes = 0, readSystem } = machine.view as Partial<SnpHostView & TdxHostView>;
+    for (let spa = 0; spa < systemBytes; spa += PAGE_BYTES) {
+      const seen = readSystem?.(spa, PAGE_BYTES);
+      if (seen?.ok === true && indexOf(seen.bytes, secret) >= 0)
+        this.#note(
+          'secret',
+          `${when} the host could read the secret in system memory at 0x${spa.toString(16)}`,
+        );
     }
   }
 }
