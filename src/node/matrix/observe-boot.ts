@@ -6,6 +6,8 @@ import type { PackageSource } from '../kernel.ts';
 import { RunReceiver, inputFrame } from '../run-protocol.ts';
 import { EXIT_KINDS, EXIT_ROUTES } from '../../abi/exit-kinds.ts';
 import type { Machine, StopReason } from '../../machine/machine.ts';
+import { attemptsOn } from './attempts.ts';
+import type { Refusals } from './refusals.ts';
 import { CONFIGURATIONS, party, type ConfigurationName } from './configurations.ts';
 import { Observer, rows, type Observation } from './observation.ts';
 import { Probes, SECRET_SCRIPT } from './probes.ts';
@@ -32,6 +34,8 @@ export interface Observed {
   readonly boot: BootResult;
   readonly observation: Observation;
   readonly kernel: { readonly name: string; readonly sha256: string };
+  /** Answers to what its host asked for when the guest had ended. */
+  readonly refusals: Refusals;
 }
 
 /** Instructions between reports of progress. */
@@ -100,6 +104,7 @@ export async function observeBoot(
   return {
     observation,
     kernel: { name: kernel.name, sha256: kernel.sha256 },
+    refusals: booted ? attemptsOn(machine, facts) : {},
     boot: {
       configuration,
       outcome: booted ? 'booted' : limited ? 'limit' : 'died',

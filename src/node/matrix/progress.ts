@@ -9,7 +9,7 @@ const millions = (value: number): string => (value / 1e6).toFixed(0);
 
 function lineOf(configuration: string, { stage, instructions, seconds }: Progress): string {
   const speed = seconds > 0 && instructions > 0 ? `${millions(instructions / seconds)} MIPS` : '';
-  return `${configuration.padEnd(15)}${stage.padEnd(11)}${millions(instructions).padStart(6)} M instructions ${seconds.toFixed(1).padStart(6)} s  ${speed}`;
+  return `${configuration.padEnd(24)}${stage.padEnd(11)}${millions(instructions).padStart(6)} M instructions ${seconds.toFixed(1).padStart(6)} s  ${speed}`;
 }
 
 export function progressView(
@@ -20,7 +20,7 @@ export function progressView(
 }
 
 function redrawn(out: { write(text: string): unknown }, configurations: readonly string[]): ProgressView {
-  const lines = new Map(configurations.map((name) => [name, `${name.padEnd(15)}waits`]));
+  const lines = new Map(configurations.map((name) => [name, `${name.padEnd(24)}waits`]));
   let drawn = false;
   const draw = (): void => {
     const up = drawn ? `\u001b[${lines.size}A` : '';

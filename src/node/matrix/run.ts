@@ -7,17 +7,15 @@ import type { Observed, Progress } from './observe-boot.ts';
 import type { WorkerMessage } from './worker.ts';
 
 export async function observeAll(
-  boots: readonly BootOptions[],
-  onProgress: (configuration: string, progress: Progress) => void,
+  boots: readonly { readonly label: string; readonly options: BootOptions }[],
+  onProgress: (label: string, progress: Progress) => void,
 ): Promise<readonly Observed[]> {
   const results: Observed[] = [];
   const queue = [...boots.entries()];
   const drain = async (): Promise<void> => {
     for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
-      const [index, options] = next;
-      results[index] = await observeInWorker(options, (progress) =>
-        onProgress(options.configuration, progress),
-      );
+      const [index, { label, options }] = next;
+      results[index] = await observeInWorker(options, (progress) => onProgress(label, progress));
     }
   };
   await Promise.all(Array.from({ length: Math.min(availableParallelism(), boots.length) }, drain));
