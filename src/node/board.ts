@@ -22,7 +22,7 @@ export interface BoardOptions {
   readonly date: number;
   readonly limit: number;
   readonly timeout: number;
-  readonly engine: string;
+  readonly engine?: string;
 }
 
 /** What --without may name: features of any model, and what belongs to the board's APICs. */

@@ -54,7 +54,7 @@ export interface BootOptions {
   readonly hideIsolation: boolean;
   readonly trace?: string;
   readonly hashEvery: number;
-  readonly engine: string;
+  readonly engine?: string;
   readonly json?: string;
   readonly symbols?: string;
   readonly snapshot?: string;

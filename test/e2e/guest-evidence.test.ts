@@ -104,7 +104,9 @@ test.skipIf(!available || !hasOpenssl)(
 
 test.skipIf(!available || !hasPython).for([
   ['snp', 'snp-launch-digest.py'],
+  ['snp-paravisor', 'snp-launch-digest.py'],
   ['tdx', 'tdx-mrtd.py'],
+  ['tdx-paravisor', 'tdx-mrtd.py'],
 ] as const)(
   `%s: another language recomputes the measurement from the pages; another command line changes it${reason}`,
   { timeout: SECONDS },
