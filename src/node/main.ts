@@ -1,7 +1,7 @@
 /** Entry point of the command line: the commands, and what their endings mean. */
 import { CommanderError } from 'commander';
 import { ExitStatus, STATUS, UserError } from './errors.ts';
-import { plainText } from './sanitize.ts';
+import { oneLine } from './sanitize.ts';
 import { program } from './program.ts';
 
 const SIGPIPE = 13;
@@ -34,7 +34,7 @@ async function main(): Promise<number> {
     }
     if (error instanceof UserError) {
       // Names of files and of what is in them may hold anything.
-      process.stderr.write(`vitrine: ${plainText(error.message).replaceAll('\n', ' ')}\n`);
+      process.stderr.write(`vitrine: ${oneLine(error.message)}\n`);
       return STATUS.usage;
     }
     return bug(error as Error);
