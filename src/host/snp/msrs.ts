@@ -37,9 +37,9 @@ const ROWS: readonly Row[] = [
   { first: 0x179, rule: 'fixed', lo: 0x102 },
   { first: 0x17a, last: 0x17b, rule: 'kept', lo: 0 },
   { first: 0x400, last: 0x407, rule: 'kept', lo: 0 },
-  // SYSCFG: memory encryption and SNP are on. HWCR: SMM is locked.
+  // SYSCFG: memory encryption and SNP are on. HWCR: SMM is locked, the TSC counts at P0.
   { first: 0xc001_0010, rule: 'ignored', lo: 0x0380_0000 },
-  { first: 0xc001_0015, rule: 'kept', lo: 1 },
+  { first: 0xc001_0015, rule: 'kept', lo: 0x0100_0001 },
   // Performance events that count nothing, northbridge and load-store configuration.
   { first: 0xc001_0000, last: 0xc001_0007, rule: 'kept', lo: 0 },
   { first: 0xc001_001f, rule: 'kept', lo: 0 },
