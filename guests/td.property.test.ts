@@ -1,6 +1,6 @@
 /** Random operands for the module and for the host: every case has a defined outcome, and no private page changes silently. */
 import { describe, expect, it } from 'vitest';
-import { TDVMCALL_NAMES, TDVMCALL_STATUS } from '../src/abi/tdx/ghci.ts';
+import { TDVMCALL, TDVMCALL_NAMES, TDVMCALL_STATUS } from '../src/abi/tdx/ghci.ts';
 import { TDH } from '../src/abi/tdx/leaves.ts';
 import { EXIT_REASON } from '../src/abi/tdx/exit-reasons.ts';
 import { status, STATUS, statusCode } from '../src/abi/tdx/status.ts';
@@ -11,7 +11,8 @@ import { HOST_LEAF_NUMBERS } from '../src/silicon/tdx/seamcall.ts';
 import { arrayRegisters } from '../src/silicon/tdx/registers.ts';
 import { PAMT, SEPT } from '../src/silicon/tdx/tables.ts';
 import { LEAF_NUMBERS, tdcall } from '../src/silicon/tdx/tdcall.ts';
-import { AT, MEMORY, tdMachine, tdPages, type TdOptions } from './td.ts';
+import { r10, r11, r12, r13, r14, rax, rcx } from './asm.ts';
+import { AT, MEMORY, TDCALL_BYTES, tdMachine, tdPages, type TdGuest, type TdOptions } from './td.ts';
 
 /** Mulberry32: the same cases every time. */
 function random(seed: number): () => number {
@@ -98,6 +99,21 @@ function world(options: TdOptions = {}): {
   };
 }
 
+/** Asks the host for everything, for ever. */
+function caller({ a }: TdGuest): void {
+  a.label('again');
+  for (const code of TDVMCALL_NAMES.keys()) {
+    if (code === TDVMCALL.reportFatalError) continue;
+    a.movabs(r10, 0n);
+    a.movabs(r11, BigInt(code));
+    for (const [k, register] of [r12, r13, r14].entries()) a.movabs(register, k === 0 ? BigInt(AT.free) : 4n);
+    a.movabs(rcx, 0xfcccn);
+    a.movabs(rax, 0n);
+    a.db(...TDCALL_BYTES);
+  }
+  a.jmp('again');
+}
+
 const CASES = 100_000;
 
 describe('random operands', () => {
@@ -165,6 +181,52 @@ describe('random operands', () => {
     expect([...answers].every((answer) => known.includes(answer))).toBe(true);
     expect(answers.size).toBeGreaterThan(3);
     secretsAreSafe();
+  });
+
+  it('every other exit that a hostile L1 or L2 can make reaches a host that answers it', () => {
+    const { machine, secretsAreSafe } = world({ l2Vms: 1 });
+    const r = source(11);
+    const interesting = [0n, BigInt(AT.free), BigInt(AT.scratch), 0xfec0_0000n, BigInt(MEMORY)];
+    const reasons = Object.values(EXIT_REASON);
+    for (let n = 0; n < 20_000; n++) {
+      const registers = Array.from({ length: 16 }, () => r.word(interesting));
+      registers[0] = status(STATUS.success, r.below(2) === 0 ? EXIT_REASON.eptViolation : r.pick(reasons));
+      registers[10] = BigInt(r.below(2)) << 32n;
+      const step = machine.platform.exit(
+        0,
+        { kind: 'td-exit', registers },
+        { view: machine.view, sink: machine.config.sink, now: n },
+      );
+      expect(step.completion.kind).toBe('td-enter');
+    }
+    secretsAreSafe();
+  });
+
+  it('a guest under a host that answers at random keeps its private memory', () => {
+    for (let round = 0; round < 4; round++) {
+      const r = source(50 + round);
+      const machine = tdMachine(tdPages(caller), {
+        platform: (platform) => ({
+          ...platform,
+          get state() {
+            return platform.state;
+          },
+          exit(vp, exit, where) {
+            const step = platform.exit(vp, exit, where);
+            if (step.completion.kind !== 'td-enter') return step;
+            const registers = step.completion.registers.map((value) =>
+              r.below(2) === 0 ? value : r.word([0n, 1n, BigInt(AT.scratch)]),
+            );
+            // What the guest asked to end by stays as it is.
+            return { ...step, completion: { ...step.completion, registers } };
+          },
+        }),
+      });
+      for (const gpa of SECRETS) machine.truth.write(gpa, MARK);
+      const reason = machine.run(60_000);
+      expect(['budget', 'crash']).toContain(reason.kind);
+      for (const gpa of SECRETS) expect(machine.truth.read(gpa, 4096)).toEqual(MARK);
+    }
   });
 
   it('random SEAMCALLs of a host', () => {

@@ -52,7 +52,9 @@ export function matrixCommand(): Command {
     .option('--html <file>', 'one self-contained page')
     .action(async (given: Given, self: Command) => {
       checkTogether((key) => self.getOptionValueSource(key) === 'cli');
-      throw new ExitStatus(await run({ ...given, engine: 'auto', hyperv: (given.hyperv as unknown) !== 'off' }));
+      throw new ExitStatus(
+        await run({ ...given, engine: 'auto', hyperv: (given.hyperv as unknown) !== 'off' }),
+      );
     });
 }
 
