@@ -29,7 +29,16 @@ import type {
   SiliconPlan,
   SiliconSetup,
 } from '../silicon.ts';
-import { complete, configureVcpu, eventClass, inject, pushAnswer, setRegisters, vcpuSeed } from '../vcpu.ts';
+import {
+  complete,
+  configureVcpu,
+  eventClass,
+  inject,
+  pushAnswer,
+  setRegisters,
+  vcpuSeed,
+  rflags,
+} from '../vcpu.ts';
 import { snpCpuid, type SnpCpuid } from './cpuid.ts';
 import { createSnpHostView } from './host-view.ts';
 import { snpDefs } from './instructions.ts';
@@ -292,12 +301,24 @@ class SnpSilicon implements Silicon {
       vmsa.setHalves(bytes, 'pcpuId', vp + 1, 0);
     }
     this.#secureTsc(cpu, features, bytes);
-    if (features & SEV_FEATURE.alternateInjection) this.#alternateEntry(cpu, bytes);
-    else if (vmcb.eventInj.lo & EVENT_INJECTION.valid) {
-      this.#injectEvent(cpu, vmcb.eventInj);
+    const alternate = (features & SEV_FEATURE.alternateInjection) !== 0;
+    if (vmcb.eventInj.lo & EVENT_INJECTION.valid) {
+      if (alternate) this.#refusedInjection(vp, vmcb.eventInj.lo);
+      else this.#injectEvent(cpu, vmcb.eventInj);
       vmcb.eventInj = { lo: 0, hi: 0 };
     }
+    if (alternate) this.#alternateEntry(cpu, bytes);
     engine.updateMode(cpu);
+  }
+
+  /** With alternate injection the processor does not look at what the host put into its VMCB. */
+  #refusedInjection(vp: number, event: number): void {
+    const { sink } = this.#setup;
+    if ((sink.mask & EVENT_CLASS.exception) === 0) return;
+    const type = (event >>> EVENT_INJECTION.typeShift) & EVENT_INJECTION.typeMask;
+    const { vmpl } = this.#stay(vp);
+    const vector = event & EVENT_INJECTION.vector;
+    sink.emit(EVENT.injection, this.#clock.now, vp, vector, type, INJECTION_OUTCOME.refused, vmpl);
   }
 
   /** Scale is 8.32 fixed point over the clock that an ordinary guest's TSC follows (15.36.18). */
