@@ -8,7 +8,7 @@ import { initEntry, longModeEntry } from '../src/launch/entry-state.ts';
 import { identityPageTables } from '../src/launch/page-tables.ts';
 import { vmsaPage } from '../src/launch/vmsa-page.ts';
 import { hypervPlatform } from '../src/machine/hyperv-platform.ts';
-import { Machine, type Platform, type StopReason } from '../src/machine/machine.ts';
+import { Machine, type EngineKind, type Platform, type StopReason } from '../src/machine/machine.ts';
 import { SEV_FEATURE } from '../src/abi/snp/vmsa.ts';
 import type { Exit } from '../src/seats/exits.ts';
 import type { SnpHostView, Vmcb } from '../src/seats/snp.ts';
@@ -260,6 +260,7 @@ export interface SnpOptions {
   readonly budget?: number;
   readonly seed?: bigint;
   readonly program?: Vmpl0Program;
+  readonly engine?: EngineKind;
 }
 
 /** What a test lets the host do. */
@@ -388,6 +389,7 @@ export function snpMachine(
     directives,
     sink: { mask: 0, emit: () => undefined },
     initRegisters: initEntry(snpModel().signature),
+    ...(options.engine === undefined ? {} : { engine: options.engine }),
     silicon: snpSilicon(options.program === undefined ? {} : { program: options.program }),
   });
   machine.attach(platform);
