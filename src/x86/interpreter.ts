@@ -271,6 +271,8 @@ function writeRun(
   const budget = f.local('i32', f.load('32', cpu, CPU.budget));
   /** Address of the link field through which the current block was or will be reached, 0: none. */
   const slot = f.local('i32', 0);
+  /** 1 while a delivery that took time from the budget is under way: it gives that back when it is interrupted. */
+  const charged = f.local('i32', 0);
   const single = f.local('i32', 0);
   /** The next instruction is not to be run by a region. */
   const interpret = f.local('i32', 0);
@@ -288,10 +290,14 @@ function writeRun(
       (caught) => {
         f.if(f.load('32', cpu, CPU.deliver), () => {
           // Delivering an event takes the time of one instruction.
+          ip.set(0);
           f.store('32', cpu, i32(0), CPU.record);
-          f.if(budget.get.gtS(0), () => budget.set(budget.get.sub(1)));
+          charged.set(budget.get.gtS(0));
+          budget.set(budget.get.sub(charged.get));
           f.store('32', cpu, budget.get, CPU.budget);
           f.call(lib('deliver_event'), cpu);
+          charged.set(0);
+          f.store('32', cpu, i32(0), CPU.eventLength);
           f.store('32', cpu, i32(0), CPU.deliver);
           f.call(lib('update_mode'), cpu);
           f.call(lib('update_special'), cpu);
@@ -508,6 +514,9 @@ function writeRun(
           const nextRip = f.let(f.load('64', ip.get, REC.next));
           budget.set(budget.get.add(after));
           const done = f.let(kind.eq(RAISE.trap).or(kind.eq(RAISE.software)));
+          f.if(kind.eq(RAISE.software), () =>
+            f.store('32', cpu, f.load('8u', ip.get, REC.length), CPU.eventLength),
+          );
           f.if(
             done,
             () => f.store('64', cpu, nextRip, CPU.rip),
@@ -520,11 +529,19 @@ function writeRun(
           // It will be restarted: what a stepped instruction owes stays due.
           f.store('32', cpu, i32(0), CPU.answersUsed);
           f.if(ip.get, () => f.call(lib('unstep'), cpu));
+          budget.set(budget.get.add(charged.get));
           leave(RUN.exit);
         });
         f.if(kind.eq(RAISE.interpret), () => {
           interpret.set(1);
           f.br(restart);
+        });
+        charged.set(0);
+        // In the delivery of a software interrupt.
+        f.if(f.load('32', cpu, CPU.deliver).bool().and(f.load('32', cpu, CPU.eventLength).bool()), () => {
+          const rip = f.let(f.load('64', cpu, CPU.rip));
+          f.store('64', cpu, rip.sub(f.load('32u', cpu, CPU.eventLength, 'i64')), CPU.rip);
+          f.store('32', cpu, i32(0), CPU.eventLength);
         });
         f.store('32', cpu, i32(1), CPU.deliver);
         const outcome = f.callValue(lib('begin_delivery'), cpu);

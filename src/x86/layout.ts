@@ -116,9 +116,23 @@ export const CPU = {
   answersUsed: 0x46c,
   /** Room for ANSWERS answers of 16 bytes (four u32 words: a CPUID answer has eax ebx ecx edx). */
   answer: 0x1000, // -> 0x2000
+  /**
+   * The event under delivery while an exit has the raise fields: u32 kind, vector, error code and whether there is one,
+   * u64 information.
+   */
+  eventKind: 0x470,
+  eventVector: 0x474,
+  eventError: 0x478,
+  eventHasError: 0x47c,
+  eventInfo: 0x480,
+  /** u32: length of the instruction that a software interrupt is for: a fault in its delivery is one of that instruction. */
+  eventLength: 0x488,
   /** u64: dr6 bits that a data breakpoint set during the current instruction. */
   debugHits: 0x570,
-  /** u32: an event described by the raise fields waits to be delivered before the next instruction. */
+  /**
+   * u32: 1 when an event described by the raise fields waits to be delivered before the next instruction; 2 when its
+   * delivery began, and the event fields have it.
+   */
   deliver: 0x578,
   /** u32 stack-pointer mask helpers: 0xffff, 0xffffffff or 64-bit, by SS.B and mode: log2 bytes 2/4/8. */
   stackSize: 0x57c,

@@ -32,6 +32,16 @@ import { ATTR, attrOf, dplOf, longActive, protectedMode } from './segments.ts';
 const CONTRIBUTORY =
   (1 << VEC.DE) | (1 << VEC.TS) | (1 << VEC.NP) | (1 << VEC.SS) | (1 << VEC.GP) | (1 << VEC.VC);
 
+/** What describes an event: where it is raised, and where it is kept during delivery. */
+const EVENT_FIELDS: readonly (readonly [number, number])[] = [
+  [CPU.raiseKind, CPU.eventKind],
+  [CPU.raiseVector, CPU.eventVector],
+  [CPU.raiseError, CPU.eventError],
+  [CPU.raiseHasError, CPU.eventHasError],
+  [CPU.raiseInfo, CPU.eventInfo],
+  [CPU.raiseInfo + 4, CPU.eventInfo + 4],
+];
+
 function setEflags(f: FunctionBuilder, cpu: Val, value: Val): void {
   f.store('32', cpu, value.and(~0x8d5).or(2), CPU.eflags);
 }
@@ -150,6 +160,15 @@ export const eventRoutines: readonly Routine[] = [
 
   routine('deliver_event', ['i32'], [], (f, lib) => {
     const cpu = f.p(0);
+    // An access to what is not memory leaves for an answer and comes back here: the event is kept apart meanwhile.
+    const again = f.let(f.load('32', cpu, CPU.deliver).eq(2));
+    const copy = (from: number, to: number): void => f.store('32', cpu, f.load('32', cpu, from), to);
+    f.if(
+      again,
+      () => EVENT_FIELDS.forEach(([raised, kept]) => copy(kept, raised)),
+      () => EVENT_FIELDS.forEach(([raised, kept]) => copy(raised, kept)),
+    );
+    f.store('32', cpu, i32(2), CPU.deliver);
     const vector = f.let(f.load('32', cpu, CPU.raiseVector));
     const kind = f.let(f.load('32', cpu, CPU.raiseKind));
     const software = f.let(kind.eq(RAISE.software));
@@ -196,9 +215,8 @@ export const eventRoutines: readonly Routine[] = [
       f.store('32', cpu, f.load('32', cpu, CPU.shadow).or(SHADOW.nmiBlocked), CPU.shadow),
     );
     f.store('32', cpu, f.load('32', cpu, CPU.shadow).and(SHADOW.nmiBlocked), CPU.shadow);
-    f.store('32', cpu, i32(0), CPU.delivering);
-    f.store('32', cpu, i32(0), CPU.deliveringClass);
-    f.store('32', cpu, i32(0), CPU.ext);
+    for (const field of [CPU.delivering, CPU.deliveringClass, CPU.ext, CPU.answers, CPU.answersUsed])
+      f.store('32', cpu, i32(0), field);
   }),
 
   /** Interrupt vector table of real mode (SDM vol. 3, 20.1.4). */
