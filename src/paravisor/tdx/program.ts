@@ -308,6 +308,8 @@ class Turn {
     }
     msr(SYNIC_PAGES.messages, pages.guestMessages + PAGE_SIZE * vp);
     msr(SYNIC_PAGES.eventFlags, pages.guestEventFlags + PAGE_SIZE * vp);
+    // Its own local APIC at the host: on, with the timer as a TSC deadline.
+    msr(X2APIC_SVR, 0x1ff);
     msr(X2APIC_LVT_TIMER, TIMER_VECTOR | (2 << 17));
     if (vp === 0 && hasPart(this.#config.parts, 'dev.legacy')) {
       for (const { port, pin } of UNITS.slice(0, uarts)) {
@@ -344,4 +346,5 @@ class Turn {
 }
 
 const LARGE_PAGE = 0x20_0000;
+const X2APIC_SVR = 0x80f;
 const X2APIC_LVT_TIMER = 0x832;
