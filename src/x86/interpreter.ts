@@ -538,11 +538,17 @@ function writeRun(
         });
         charged.set(0);
         // In the delivery of a software interrupt.
-        f.if(f.load('32', cpu, CPU.deliver).bool().and(f.load('32', cpu, CPU.eventLength).bool()), () => {
-          const rip = f.let(f.load('64', cpu, CPU.rip));
-          f.store('64', cpu, rip.sub(f.load('32u', cpu, CPU.eventLength, 'i64')), CPU.rip);
-          f.store('32', cpu, i32(0), CPU.eventLength);
-        });
+        f.if(
+          f
+            .load('32', cpu, CPU.deliver)
+            .bool()
+            .and(f.load('32', cpu, CPU.eventLength).bool()),
+          () => {
+            const rip = f.let(f.load('64', cpu, CPU.rip));
+            f.store('64', cpu, rip.sub(f.load('32u', cpu, CPU.eventLength, 'i64')), CPU.rip);
+            f.store('32', cpu, i32(0), CPU.eventLength);
+          },
+        );
         f.store('32', cpu, i32(1), CPU.deliver);
         const outcome = f.callValue(lib('begin_delivery'), cpu);
         f.if(outcome.eq(2), () => {
