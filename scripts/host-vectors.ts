@@ -25,7 +25,7 @@ import { runNative } from '../test/vectors/native.ts';
 import { decode, randomCase, randomKind } from '../test/vectors/random.ts';
 import { isSplitLock } from '../test/vectors/split-lock.ts';
 import { sequenceCase } from '../test/vectors/sequence.ts';
-import { type VectorCase, type VectorResult, mix } from '../test/vectors/state.ts';
+import { type VectorCase, type VectorResult, mix, view } from '../test/vectors/state.ts';
 import { Formatter, FormatterSyntax } from 'iced-x86';
 
 const { values: options } = parseArgs({
@@ -112,6 +112,12 @@ class Report {
     console.log(`${this.total} cases on ${name}: ${this.failures} differ, in ${forms.length} forms`);
     process.exitCode = this.failures === 0 ? 0 : 1;
   }
+}
+
+/** A WRPKRU that succeeds and takes key 0 away: the process then cannot write down what happened. */
+function closesOwnMemory({ form, state }: VectorCase): boolean {
+  const [eax, ecx, edx] = [0, 8, 16].map((at) => view(state).getUint32(at, true));
+  return form === 'wrpkru' && ecx === 0 && edx === 0 && ((eax ?? 0) & 3) !== 0;
 }
 
 const WEIGHTED: readonly Form[] = FORMS.flatMap((form) => Array<Form>(form.weight).fill(form));
@@ -233,6 +239,7 @@ function fresh(count: number): void {
     const made = Array.from({ length: Math.min(BLOCK, count - from) }, (_, i) =>
       make(from + i, fileSeed, kind, forms[(from + i) % forms.length] as Form),
     ).filter((m) => {
+      if (closesOwnMemory(m.case)) return false;
       const left = detected && isSplitLock(m.case);
       if (left) splits++;
       return !left;

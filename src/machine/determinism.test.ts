@@ -55,6 +55,23 @@ function runTo(machine: Machine, count: number): void {
   }
 }
 
+/** 100 watchpoints of 1 to 4096 bytes: some anywhere, most around the guest's stack and data, so that there are hits. */
+function watchRandomly(machine: Machine, next: () => number, hit: () => void): void {
+  machine.engine.onWatch = hit;
+  machine.engine.setWatches(
+    Array.from({ length: 100 }, (_, k) => {
+      const page = k < 36 ? Math.floor(next() * 0x3f00) : 0x3e0 + Math.floor(next() * 64);
+      const offset = Math.floor(next() * 4096);
+      return {
+        host: machine.truth.host(page * 4096 + offset) as number,
+        length: 1 + Math.floor(next() * (4096 - offset)),
+        read: next() < 0.7,
+        write: next() < 0.7,
+      };
+    }),
+  );
+}
+
 let observed = 0;
 const guests = COMPUTE_GUESTS.filter(({ name }) =>
   ['hash', 'memory', 'bytecode', 'fib', 'vector'].includes(name),
@@ -80,18 +97,7 @@ describe.each(guests.map((guest) => [guest.name, guest] as const))('%s', (_name,
     });
     const next = random(11);
     let hits = 0;
-    machine.engine.onWatch = () => hits++;
-    machine.engine.setWatches(
-      Array.from({ length: 100 }, (_, k) => ({
-        // Some anywhere, and the pages around the guest's stack and data, so that there are hits.
-        host: machine.truth.host(
-          k < 36 ? Math.floor(next() * 0x3f00) * 4096 : 0x3e0000 + (k - 36) * 4096,
-        ) as number,
-        length: 4096,
-        read: true,
-        write: true,
-      })),
-    );
+    watchRandomly(machine, next, () => hits++);
     while (machine.instructions < LENGTH)
       runTo(machine, Math.min(LENGTH, machine.instructions + 1 + Math.floor(next() * 100_000)));
     expect({ hash: stateHash(machine), now: machine.now, exits: machine.exits }).toEqual(expected);
@@ -107,6 +113,27 @@ describe.each(guests.map((guest) => [guest.name, guest] as const))('%s', (_name,
       const restored = restoreSnapshot(takeSnapshot(machine), {
         sink: { mask: 0, emit: () => undefined },
         frameOrder: shuffled(index),
+        platform: (kind, config) =>
+          kind === 'test-board' ? testBoardPlatform(config as TestBoardConfig) : undefined,
+      });
+      if (!restored.ok) throw new Error(restored.reason);
+      machine = restored.machine;
+    }
+    runTo(machine, LENGTH);
+    expect({ hash: stateHash(machine), now: machine.now, exits: machine.exits }).toEqual(expected);
+  });
+
+  test('runs the same with all of that at once', () => {
+    const next = random(17);
+    const counts = Array.from({ length: 20 }, () => Math.floor(next() * LENGTH)).sort((a, b) => a - b);
+    const sink: EventSink = { mask: 0xffffffff, emit: () => observed++ };
+    let machine = board(image, { frameOrder: shuffled(19), sink });
+    for (const [index, count] of counts.entries()) {
+      watchRandomly(machine, next, () => observed++);
+      runTo(machine, count);
+      const restored = restoreSnapshot(takeSnapshot(machine), {
+        sink,
+        frameOrder: shuffled(23 + index),
         platform: (kind, config) =>
           kind === 'test-board' ? testBoardPlatform(config as TestBoardConfig) : undefined,
       });

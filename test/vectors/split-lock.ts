@@ -33,7 +33,10 @@ export function isSplitLock(c: VectorCase): boolean {
           ? state.getBigUint64(GS_BASE, true)
           : 0n;
     const address = BigInt.asUintN(64, BigInt.asUintN(narrow ? 32 : 64, offset) + segment);
-    return (address % LINE) + BigInt(MemorySizeExt.size(instruction.memorySize)) > LINE;
+    const size = BigInt(MemorySizeExt.size(instruction.memorySize));
+    // A bit number in a register moves the access by a multiple of its size.
+    const moves = /^(random )?lock bt/.test(c.form) && operands[1] === OpKind.Register;
+    return moves ? address % size !== 0n : (address % LINE) + size > LINE;
   } finally {
     instruction.free();
   }
