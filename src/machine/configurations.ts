@@ -164,7 +164,10 @@ export function unmeasured(configuration: Configuration): Failure | undefined {
   );
 }
 
-function wrongVendor({ name, vendor }: Configuration, { model }: MachineRequest): Failure | undefined {
+export function wrongVendor(
+  { name, vendor }: Configuration,
+  { model }: Pick<MachineRequest, 'model'>,
+): Failure | undefined {
   if (vendor === undefined || vendor === model.vendor) return undefined;
   return fail(
     `processor model ${model.name} cannot run '${name}'`,

@@ -6,6 +6,7 @@ import {
   launchList,
   technologyOf,
   unmeasured,
+  wrongVendor,
   type Configuration,
 } from '../../machine/configurations.ts';
 import { measureDirectives, type Measurement } from '../../machine/measure/measurement.ts';
@@ -13,6 +14,7 @@ import type { Directive } from '../../launch/directives.ts';
 import { igvmLaunch } from '../../launch/igvm/read.ts';
 import { hasZeroPages, igvmBytes } from '../../launch/igvm/write.ts';
 import { sentence } from '../../launch/outcome.ts';
+import { findCpuModel, type CpuModel } from '../../x86/cpuid.ts';
 import { Apt } from '../apt.ts';
 import { addLaunchOptions, checkTogether, machineOptions, type Given } from '../boot-command.ts';
 import { prepare } from '../build.ts';
@@ -79,7 +81,8 @@ async function launchOf(name: string, given: MeasureGiven, self: Command): Promi
   checkTogether((key) => key !== 'configuration' && said(key));
   const options = machineOptions(name, given, said);
   const known = findConfiguration(options.configuration) as Configuration;
-  const refusal = unmeasured(known);
+  const model = findCpuModel(options.cpuModel) as CpuModel;
+  const refusal = unmeasured(known) ?? wrongVendor(known, { model });
   if (refusal !== undefined) throw new UserError(sentence(refusal.error));
   const cache = new Cache(options.cacheDir);
   const source = { cache, apt: new Apt(cache), offline: options.offline, say };
