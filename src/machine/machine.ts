@@ -103,7 +103,7 @@ export interface MachineConfig {
   readonly initRegisters: InitialRegisters;
   /** The hardware; without it that of an ordinary VM. */
   readonly silicon?: SiliconKind;
-  /** Decides only speed; the default is the faster one. */
+  /** Decides only speed. */
   readonly engine?: EngineKind;
 }
 

@@ -7,7 +7,7 @@ import { buildInterpreter } from './interpreter.ts';
 import { CPU, ENGINE, EXIT, PAGEFLAG, PENDING, RAISE, RUN, SPECIAL, TLB } from './layout.ts';
 import type { MemoryPlan } from './memory-plan.ts';
 import type { Routine } from './runtime/library.ts';
-import { REGION_SLOTS, Translator } from './translator/translator.ts';
+import { canTranslate, REGION_SLOTS, Translator } from './translator/translator.ts';
 
 export interface EngineParts {
   /** Instruction definitions, of x86 and of the platform. */
@@ -95,9 +95,10 @@ export class Engine {
     this.u32 = new Uint32Array(buffer);
     this.view = new DataView(buffer);
     this.blocks = new Blocks(table, plan, buffer, pseudo);
+    const translate = parts.translate === true && canTranslate();
     const handlers = new WebAssembly.Table({
       element: 'anyfunc',
-      initial: code.tableSlots + (parts.translate === true ? REGION_SLOTS : 0),
+      initial: code.tableSlots + (translate ? REGION_SLOTS : 0),
     });
     const fault = new WebAssembly.Tag({ parameters: [] });
     const instance = new WebAssembly.Instance(new WebAssembly.Module(code.bytes), {
@@ -111,7 +112,7 @@ export class Engine {
       },
     });
     this.#exports = instance.exports as unknown as Exports;
-    if (parts.translate === true) {
+    if (translate) {
       this.blocks.heat = HOT;
       this.translator = new Translator({
         memory: this.memory,

@@ -22,7 +22,7 @@ export interface MemoryPlan {
   readonly pages: number;
 }
 
-const RECORD_BYTES = 48 << 20;
+const RECORD_BYTES = 96 << 20;
 const MIB2 = 2 << 20;
 
 const align = (value: number, to: number): number => Math.ceil(value / to) * to;

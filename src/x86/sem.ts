@@ -41,6 +41,8 @@ export const FLAGS = {
   mul: 8,
   /** a - b - borrow = r. */
   sbb: 9,
+  /** Low 64 bits r of the signed product of a and b: CF and OF say whether they are all of it. */
+  imul: 10,
 } as const;
 
 export function maskOf(size: Size): bigint {

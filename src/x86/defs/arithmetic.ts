@@ -169,9 +169,8 @@ export const arithmeticDefs: readonly Def[] = [
           e.set(0, r);
           return;
         }
-        const high = e.callValue('mul_high_s', a, b);
         e.set(0, r);
-        e.setFlags(FLAGS.mul, { a: high.ne(r.shrS(63)).zext(), r });
+        e.setFlags(FLAGS.imul, { a, b, r });
         return;
       }
       const product = e.f.let(e.sign64(a).mul(e.sign64(b)));

@@ -2,7 +2,7 @@
 import { CPU, FLAG } from '../layout.ts';
 import { FLAGS, type Library } from '../sem.ts';
 import type { FunctionBuilder } from '../wasm/function.ts';
-import { i32, select, type Val } from '../wasm/value.ts';
+import { i32, i64, select, type Val } from '../wasm/value.ts';
 import { routine, type Routine } from './library.ts';
 
 /** The values that a kind is evaluated from; bound, since formulas use them several times. */
@@ -14,6 +14,16 @@ export interface LazyValues {
 type Formula = (values: LazyValues) => Val;
 
 const sign = (value: Val): Val => value.shrU(63).wrap();
+
+/**
+ * Whether the product does not fit: dividing it gives the other factor back only when it does. WebAssembly's division traps
+ * for 0 and for the smallest number by -1, which are looked at by themselves.
+ */
+const productOverflow: Formula = ({ a, b, r }) => {
+  const plain = (): Val => a.add(1).gtU(1);
+  const quotient = r.divS(select(plain(), a, i64(1)));
+  return select(plain(), quotient.ne(b), a.eq(-1).and(b.eq(-(1n << 63n))));
+};
 
 /** By kind, in the order of FLAGS. */
 const KINDS = Object.keys(FLAGS).length;
@@ -31,6 +41,7 @@ const CARRY: readonly Formula[] = [
   ({ a }) => a.wrap().and(1),
   ({ a }) => a.wrap().and(1),
   borrow,
+  productOverflow,
 ];
 const difference: Formula = ({ a, b, r }) => sign(a.xor(b).and(a.xor(r)));
 const OVERFLOW: readonly Formula[] = [
@@ -44,6 +55,7 @@ const OVERFLOW: readonly Formula[] = [
   ({ b, r }) => sign(b.xor(r)),
   ({ a }) => a.wrap().and(1),
   difference,
+  productOverflow,
 ];
 /** AF: carry out of bit 3; undefined after logic, shifts and multiplication, and clear here. */
 function adjust(kind: number, { a, b, r }: LazyValues): Val {

@@ -6,7 +6,9 @@ import { Record, type RecordMemory } from './record.ts';
 import type { Facts } from './region-sem.ts';
 
 /** Limits that keep a function inside what V8's optimizing tier compiles in a moment; see docs/engine.md. */
-export const LIMIT = { blocks: 128, instructions: 640 } as const;
+export const LIMIT = { blocks: 128, instructions: 480 } as const;
+/** Instructions of blocks that are in other regions already: copies of them are compiled, and warm up, again. */
+const COPIES = 40;
 
 export interface Instruction {
   readonly record: Record;
@@ -107,8 +109,11 @@ export class RegionFinder {
   readonly #blocks: Blocks;
   readonly #memory: RecordMemory;
   readonly #classifier: Classifier;
+  /** Whether a block is part of a region. */
+  readonly #used: (block: Block) => boolean;
 
-  constructor(blocks: Blocks, memory: RecordMemory, classifier: Classifier) {
+  constructor(blocks: Blocks, memory: RecordMemory, classifier: Classifier, used: (block: Block) => boolean) {
+    this.#used = used;
     this.#blocks = blocks;
     this.#memory = memory;
     this.#classifier = classifier;
@@ -128,6 +133,7 @@ export class RegionFinder {
     const worth = Math.max(2, this.#blocks.heat >> 5);
     const found = new Map<bigint, RegionBlock>([[rip, first]]);
     let instructions = first.length;
+    let copies = 0;
     const queue = [first];
     for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
       const successors = [...next.targets];
@@ -142,6 +148,10 @@ export class RegionFinder {
         if (block === undefined || this.#executed(block) < worth) continue;
         const read = readBlock(block, this.#memory, this.#classifier);
         if (read === undefined || instructions + read.length > LIMIT.instructions) continue;
+        if (this.#used(block)) {
+          if (copies + read.length > COPIES) continue;
+          copies += read.length;
+        }
         instructions += read.length;
         found.set(target, read);
         queue.push(read);

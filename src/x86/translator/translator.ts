@@ -12,9 +12,9 @@ import { NotInline, RegionSem, type Facts, type RegionState } from './region-sem
 import { RegionFinder, type Classifier, type Instruction, type Region } from './region.ts';
 
 /** Regions that are compiled together. */
-const BATCH = 12;
+const BATCH = 24;
 /** Runs after which a smaller batch is compiled too. */
-const PATIENCE = 64;
+const PATIENCE = 1000;
 /** Slots of the function table for regions; when they are used up everything is dropped (a generation). */
 export const REGION_SLOTS = 24_000;
 /** Drops of translated code on one frame after which what lies there is interpreted for long. */
@@ -36,6 +36,18 @@ export interface TranslatorParts {
 }
 
 const CLEAN: Facts = { writesFlags: false, readsFlags: false, faults: true, stores: 0 };
+
+/** Whether the host has the tail calls that lead from region to region. */
+export function canTranslate(): boolean {
+  const module = new ModuleBuilder(1);
+  const self = module.declare('self', [], []);
+  module.define(self, (f) => f.tailCall(self));
+  try {
+    return new WebAssembly.Module(module.finish()) !== undefined;
+  } catch {
+    return false;
+  }
+}
 
 export class Translator implements BlockObserver {
   readonly #parts: TranslatorParts;
@@ -67,7 +79,9 @@ export class Translator implements BlockObserver {
     this.#memory = new RecordMemory(parts.memory.buffer);
     this.#nextSlot = parts.firstSlot;
     const classifier: Classifier = { classify: (record) => this.#classify(record) };
-    this.#finder = new RegionFinder(parts.blocks, this.#memory, classifier);
+    this.#finder = new RegionFinder(parts.blocks, this.#memory, classifier, (block) =>
+      this.#users.has(block),
+    );
     parts.blocks.observer = this;
   }
 
