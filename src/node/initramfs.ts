@@ -26,6 +26,17 @@ export async function busyboxFromDeb(bytes: Uint8Array, where: string): Promise<
   return file.data;
 }
 
+/** An interactive shell does not wait for the first process, which waits for the shell. */
+const SHELL = ['poweroff', 'halt', 'reboot']
+  .map((name) => `${name}() { busybox ${name} -f "$@"; }\n`)
+  .join('');
+
+/** What BusyBox's poweroff, halt and reboot send to the first process. */
+const SIGNALS = `trap 'busybox poweroff -f' USR2
+trap 'busybox halt -f' USR1
+trap 'busybox reboot -f' TERM
+`;
+
 const INIT = `#!/bin/busybox sh
 # The first process of the default initramfs. An ordinary program: replace it with --initrd or --add FILE:/init.
 bb=/bin/busybox
@@ -37,25 +48,19 @@ $bb mkdir -p /dev/pts
 $bb mount -t devpts devpts /dev/pts
 $bb mount -t tmpfs run /run
 $bb --install -s /bin
-# There is no init process to ask for these: they act at once.
-for name in poweroff reboot halt; do
-  rm -f /bin/$name
-  printf '#!/bin/sh\nexec /bin/busybox %s -f "$@"\n' $name > /bin/$name
-  chmod 755 /bin/$name
-done
-export PATH=/bin:/sbin HOME=/root TERM=\${TERM:-linux} PS1='vitrine:\\w# '
+${SIGNALS}export PATH=/bin:/sbin HOME=/root TERM=\${TERM:-linux} PS1='vitrine:\\w# '
 for module in $(cat /vitrine/modules); do insmod "/vitrine/modules.d/$module.ko" 2>/dev/null; done
 [ -d /sys/kernel/config ] && mount -t configfs config /sys/kernel/config 2>/dev/null
 cd /root
 [ -e /vitrine/command ] && exec sh /vitrine/run
 echo
 echo "Vitrine: BusyBox shell on $(uname -r). 'poweroff' ends it."
-setsid cttyhack sh
+ENV=/etc/shell setsid cttyhack sh
 poweroff -f
 `;
 
 const RUN = `# Runs /vitrine/command with its standard streams on the second UART.
-stty -F /dev/ttyS1 raw -echo
+${SIGNALS}stty -F /dev/ttyS1 raw -echo
 exec 8<>/dev/ttyS1
 # One writer at a time: creating a folder is atomic.
 lock() { until mkdir /run/lock 2>/dev/null; do sleep 0.01; done; }
@@ -101,6 +106,7 @@ export function buildInitramfs(parts: InitramfsParts): Uint8Array {
     { path: 'bin/busybox', mode: MODE.program, data: parts.busybox },
     { path: 'init', mode: MODE.program, data: text(INIT) },
     { path: 'etc/passwd', mode: MODE.file, data: text('root::0:0:root:/root:/bin/sh\n') },
+    { path: 'etc/shell', mode: MODE.file, data: text(SHELL) },
     { path: 'etc/group', mode: MODE.file, data: text('root:x:0:\n') },
     { path: 'vitrine/modules', mode: MODE.file, data: text(order.map(({ name }) => `${name}\n`).join('')) },
     { path: 'vitrine/run', mode: MODE.file, data: text(RUN) },

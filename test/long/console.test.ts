@@ -75,6 +75,7 @@ booting(`Ctrl-A x leaves with 0 in the middle of a boot${reason}`, async () => {
 
 booting.for([
   ['reboot -f', [], /the guest died: it reset after/],
+  ['reboot', [], /the guest died: it reset after/],
   ['poweroff -f', [], /it powered off before the command of --run ended/],
   ['reboot -f', ['--append', 'reboot=t'], /the guest died: triple fault/],
   ['echo c > /proc/sysrq-trigger', [], /sysrq triggered crash[^]*the guest died: it reported a crash/],
