@@ -116,7 +116,7 @@ test.skipIf(missing !== undefined)(
     expect(part('threads')).toMatch(/1 +Thread 1 .*vCPU 0[^]*2 +Thread 2 .*vCPU 1/);
     expect(part('start')).toMatch(/Breakpoint 1,.* start_kernel/);
     expect(part('start')).toMatch(/#0 .*start_kernel[^]*#1 .*x86_64_start_reservations/);
-    expect(part('step')).toMatch(/rip +0x[0-9a-f]+ +0x[0-9a-f]+ <start_kernel\+\d+>/);
+    expect(part('step')).toMatch(/rip +0x[0-9a-f]+ +0x[0-9a-f]+ <(?:start_kernel|__fentry__)\+\d+>/);
     expect(part('memory')).toMatch(/Linux version 6\.12/);
     expect(part('watch')).toMatch(/Hardware watchpoint 2[^]*Old value = 0\nNew value = 1/);
     expect(part('watch')).toMatch(/<system_state>:\s+0x00000001/);
