@@ -119,7 +119,7 @@ test.skipIf(missing !== undefined)(
     expect(part('step')).toMatch(/rip +0x[0-9a-f]+ +0x[0-9a-f]+ <(?:start_kernel|__fentry__)\+\d+>/);
     expect(part('memory')).toMatch(/Linux version 6\.12/);
     expect(part('watch')).toMatch(/Hardware watchpoint 2[^]*Old value = 0\nNew value = 1/);
-    expect(part('watch')).toMatch(/<system_state>:\s+0x00000001/);
+    expect(part('watch')).toMatch(/^0xffffffff[0-9a-f]{8} <\S+>:\s+0x00000001$/m);
     expect(part('second')).toMatch(/\* 2 +Thread 2[^]*#0 .*start_secondary/);
     expect(part('user')).toMatch(/Breakpoint \d+,.* entry_SYSCALL_64/);
     const [, rip] = /user rip ([0-9a-f]+)/.exec(part('user')) ?? [];
