@@ -129,7 +129,8 @@ function guestIntoVmpl0(
 
 /** Aliases in the secure EPT of an L2 VM for those pages: none (Module ABI, TD partitioning). */
 function guestIntoL1(machine: Machine, hidden: readonly Hidden[]): string | undefined {
-  const { sept } = machine.silicon.save() as { readonly sept: Float64Array };
+  const { module } = machine.silicon.save() as { readonly module: { readonly sept: Float64Array } };
+  const { sept } = module;
   const aliases = new Map<number, number>();
   for (let k = 0; k + 4 < sept.length; k += 5) aliases.set(sept[k] as number, sept[k + 4] as number);
   const open = hidden.filter(({ gpa }) => (aliases.get(gpa) ?? 0) !== 0);

@@ -54,14 +54,14 @@ export function mappedPages(machine: Machine, gpa: number, pages: number): Mappi
   const found: Mapping[] = [];
   const seen = new Set<bigint>();
   const walk = (table: bigint, level: number, base: bigint): void => {
-    const bytes = truth.read(Number(table & addressMask), ENTRIES * 8);
-    if (bytes === undefined) return;
-    const entries = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    // A page lies in one frame: no copy is needed to look at it.
+    const host = truth.host(Number(table & addressMask));
+    if (host === undefined) return;
     const shift = BigInt(12 + 9 * level);
     for (let index = 0; index < ENTRIES; index++) {
-      const low = entries.getUint32(index * 8, true);
+      const low = engine.u32[(host >>> 2) + index * 2] as number;
       if ((low & 1) === 0) continue;
-      const entry = entries.getBigUint64(index * 8, true);
+      const entry = engine.view.getBigUint64(host + index * 8, true);
       let va = base + (BigInt(index) << shift);
       if (level === 3 && index >= ENTRIES / 2) va |= 0xffff000000000000n;
       if (level > 0 && (entry & LARGE) === 0n) {
