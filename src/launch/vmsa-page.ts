@@ -1,6 +1,6 @@
 /** Initial registers as the VMSA page of a context (AMD APM vol. 2, table B-4). */
 import { PAGE_SIZE } from '../abi/hyperv/pages.ts';
-import { vmsa } from '../abi/snp/vmsa.ts';
+import { vmsa, VMSA_GENERAL } from '../abi/snp/vmsa.ts';
 import type { InitialRegisters } from './directives.ts';
 
 export interface VmsaOptions {
@@ -10,25 +10,6 @@ export interface VmsaOptions {
   /** 0 without vTOM. */
   readonly virtualTom: bigint;
 }
-
-const GENERAL = [
-  'rax',
-  'rcx',
-  'rdx',
-  'rbx',
-  'rsp',
-  'rbp',
-  'rsi',
-  'rdi',
-  'r8',
-  'r9',
-  'r10',
-  'r11',
-  'r12',
-  'r13',
-  'r14',
-  'r15',
-] as const;
 /** Every context of an SNP guest has it (APM vol. 2, 15.36.12). */
 const EFER_SVME = 1n << 12n;
 
@@ -48,7 +29,7 @@ export function vmsaPage(r: InitialRegisters, { vmpl, features, virtualTom }: Vm
   }
   for (const name of ['gdtr', 'idtr'] as const)
     vmsa.write({ [`${name}Limit`]: r[name].limit, [`${name}Base`]: r[name].base }, page);
-  for (const [n, name] of GENERAL.entries()) vmsa.set(page, name, r.gprs[n] ?? 0n);
+  for (const [n, name] of VMSA_GENERAL.entries()) vmsa.set(page, name, r.gprs[n] ?? 0n);
   vmsa.write(
     {
       vmpl,

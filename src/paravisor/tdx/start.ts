@@ -2,7 +2,7 @@
 
 import { initialContext } from '../../abi/hyperv/inputs.ts';
 import { u16, u32 } from '../../abi/record.ts';
-import { vmsa } from '../../abi/snp/vmsa.ts';
+import { vmsa, VMSA_GENERAL } from '../../abi/snp/vmsa.ts';
 import { L2_CTL } from '../../abi/tdx/l2.ts';
 import type { ParavisorConfig } from '../config.ts';
 import { bitmapId, CONTROLS_ID, FIELD, IA32E_GUEST, NATIVE_MSRS, SEGMENTS, segmentFields } from './fields.ts';
@@ -78,28 +78,9 @@ function setSegment(
   guest.setField(fields.rights, rights(value.attributes));
 }
 
-const GENERAL = [
-  'rax',
-  'rcx',
-  'rdx',
-  'rbx',
-  'rsp',
-  'rbp',
-  'rsi',
-  'rdi',
-  'r8',
-  'r9',
-  'r10',
-  'r11',
-  'r12',
-  'r13',
-  'r14',
-  'r15',
-] as const;
-
 /** From a page in the form of a VMSA, which the launch has measured. */
 export function startLoaded(guest: Guest, page: Uint8Array): void {
-  for (const [n, name] of GENERAL.entries()) guest.setGeneral(n, vmsa.get(page, name));
+  for (const [n, name] of VMSA_GENERAL.entries()) guest.setGeneral(n, vmsa.get(page, name));
   guest.rip = vmsa.get(page, 'rip');
   guest.rflags = vmsa.get(page, 'rflags');
   for (const [index, name] of SEGMENTS.entries())
