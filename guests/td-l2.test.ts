@@ -289,6 +289,32 @@ const RULES: readonly Rule[] = [
     },
   },
   {
+    rule: 'an event that the VM could not take is a failed entry, and stays there to be injected',
+    section: 'SDM vol. 3, 27.3.1.4 and 27.3.1.5',
+    l1: (guest) => {
+      vpWr(guest, l2Vmcs(0x4016), 0x8000_0060n);
+      enterL2(guest, 0);
+      setState(guest, 'rflags', 0x202);
+      vpWr(guest, l2Vmcs(0x4824), 1n);
+      enterL2(guest, 10);
+      vpWr(guest, l2Vmcs(0x4824), 8n);
+      vpWr(guest, l2Vmcs(0x4016), 0x8000_0202n);
+      enterL2(guest, 20);
+      vpWr(guest, l2Vmcs(0x4824), 0n);
+      vpWr(guest, l2Vmcs(0x4016), 0x8000_0060n);
+      enterL2(guest, 30);
+      guest.note(NOTE.interrupts, 40);
+      guest.tdcall(TDG.vpRd, { rcx: 0n, rdx: l2Vmcs(0x4016) }, 50);
+    },
+    check: (run) => {
+      for (const slot of [0, 10, 20]) exits(run, slot, (ENTRY_FAILURE + EXIT_REASON.entryFailureState) >>> 0);
+      // The handler's EOI.
+      exits(run, 30, EXIT_REASON.wrmsr);
+      expect(run.word(40)).toBe(1n);
+      expect(run.word(53)).toBe(0x60n);
+    },
+  },
+  {
     rule: 'a virtual interrupt is delivered by RVI, and its end is the virtual APIC',
     section: 'SDM vol. 3, 30.2; Partitioning, L2_ENTER_GUEST_STATE',
     l1: (guest) => {

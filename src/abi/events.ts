@@ -73,7 +73,10 @@ export const EVENT = {
   hostAccess: 37,
   /** The guest asked to be ended: SNP, GHCB termination (set, reason); TDX, ReportFatalError (-1, error code). */
   termination: 38,
-  /** The host used the page at `gpa`, which the guest gave it for that, as `use` (PAGE_USE). */
+  /**
+   * The host, or a paravisor in its place, used the page at `gpa`, which the guest gave it for that, as `use` (PAGE_USE). `code`:
+   * hypercall whose parameters it holds, otherwise 0.
+   */
   pageUse: 39,
   /** A request in a GHCB: exit code and both information words (low halves). */
   ghcb: 40,
@@ -196,7 +199,7 @@ export const EVENT_ROWS: Readonly<Record<number, EventRow>> = {
   [EVENT.ghcbRefused]: row('ghcb-refused', EVENT_CLASS.exit, 'code', 'reason'),
   [EVENT.nestedFault]: row('nested-fault', EVENT_CLASS.page, 'gpa', 'lo', 'hi'),
   [EVENT.termination]: row('termination', EVENT_CLASS.lifecycle, 'set', 'reason'),
-  [EVENT.pageUse]: row('page-use', EVENT_CLASS.page, 'gpa', 'use'),
+  [EVENT.pageUse]: row('page-use', EVENT_CLASS.page, 'gpa', 'use', 'code'),
 };
 
 function row(name: string, eventClass: number, ...names: string[]): EventRow {

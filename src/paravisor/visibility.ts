@@ -115,8 +115,19 @@ function finish(call: ParavisorCall, caller: GuestCaller, { control }: Hypercall
     setShared(call.state, gpa, change.shared);
   }
   call.processor.flush(call.state.vps.map(({ index }) => index));
-  const first = change.gpas[0] ?? 0;
-  return report(call, caller, first, change.gpas.length, change.shared, STATUS.success, control.repCount);
+  for (let at = 0; at < change.gpas.length;) {
+    const pages = runLength(change.gpas, at);
+    report(call, caller, change.gpas[at] ?? 0, pages, change.shared, STATUS.success, 0);
+    at += pages;
+  }
+  return { status: STATUS.success, reps: control.repCount };
+}
+
+/** Pages in a row from the `from`-th on. */
+export function runLength(gpas: readonly number[], from: number): number {
+  let count = 1;
+  while (from + count < gpas.length && gpas[from + count] === (gpas[from] ?? 0) + count * PAGE) count++;
+  return count;
 }
 
 function fail({ guest }: GuestCaller, reason: number): HypercallAnswer {

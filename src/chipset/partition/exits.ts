@@ -173,8 +173,8 @@ export function answerHypercall<Context>(
   }
   trace(call, vp, control, outcome.status, outcome.reps);
   if (!control.fast && sink.mask & EVENT_CLASS.page) {
-    useOf(call, vp, inputRegister, PAGE_USE.hypercallInput);
-    useOf(call, vp, outputRegister, PAGE_USE.hypercallOutput);
+    useOf(call, vp, inputRegister, PAGE_USE.hypercallInput, control.code);
+    useOf(call, vp, outputRegister, PAGE_USE.hypercallOutput, control.code);
   }
   return value(outcome.status, outcome.reps);
 }
@@ -185,10 +185,16 @@ function trace(call: PartitionCall, vp: VpState, control: Control, status: numbe
   }
 }
 
-/** A register that named a page of parameters; 0 stands for none. */
-function useOf({ sink, now }: PartitionCall, vp: VpState, [low, high]: Halves, use: number): void {
+/** A register that named a page of parameters of the call `code`; 0 stands for none. */
+function useOf(
+  { sink, now }: PartitionCall,
+  vp: VpState,
+  [low, high]: Halves,
+  use: number,
+  code: number,
+): void {
   const gpa = high * 0x1_0000_0000 + low;
-  if (gpa !== 0) sink.emit(EVENT.pageUse, now, vp.index, gpa, use, 0, 0);
+  if (gpa !== 0) sink.emit(EVENT.pageUse, now, vp.index, gpa, use, code, 0);
 }
 
 function setControl({ view }: PartitionCall, vp: VpState, long: boolean, [low, high]: Halves): void {

@@ -44,7 +44,7 @@ const share =
   (gpa: number, use?: number): Break =>
   (o) => {
     o.sharedRuns.push({ gpa, pages: 1 });
-    if (use !== undefined) o.counts.pageUse[`${gpa} ${use}`] = seen;
+    if (use !== undefined) o.counts.pageUse[`${gpa} ${use} 0`] = seen;
   };
 const probe =
   (name: string): Break =>

@@ -55,12 +55,15 @@ function countsOf({
     hostAccess: { [`0 ${HOST_ACCESS.ciphertext}`]: seen(1) },
     injection: { [`236 0 ${INJECTION_OUTCOME.delivered} ${g}`]: seen(40) },
     pageUse: {
-      [`${0x10000} ${PAGE_USE.monitor}`]: seen(1),
+      [`${0x10000} ${PAGE_USE.monitor} 0`]: seen(1),
+      ...(paravisor && technology === 'tdx'
+        ? { [`${0x13000} ${PAGE_USE.hypercallInput} ${CALL.postMessage}`]: seen(3) }
+        : {}),
       ...(paravisor
         ? {}
         : {
-            [`${0x11000} ${PAGE_USE.synicMessages}`]: seen(1),
-            [`${0x12000} ${PAGE_USE.hypercallInput}`]: seen(1),
+            [`${0x11000} ${PAGE_USE.synicMessages} 0`]: seen(1),
+            [`${0x12000} ${PAGE_USE.hypercallInput} 0`]: seen(1),
           }),
     },
   };
@@ -110,6 +113,7 @@ export function goodObservation(name: ConfigurationName): Mutable<Observation> {
     sharedRuns: confidential
       ? [
           { gpa: 0x10000, pages: facts.paravisor ? 1 : 3 },
+          ...(facts.paravisor && facts.technology === 'tdx' ? [{ gpa: 0x13000, pages: 1 }] : []),
           { gpa: 0x300000, pages: 16 },
         ]
       : [{ gpa: 0, pages: 1024 }],

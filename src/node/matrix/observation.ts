@@ -66,8 +66,8 @@ export const KEYS = {
   hostAccess: { type: EVENT.hostAccess, arguments: ['c', 'd'] },
   /** set, reason */
   termination: { type: EVENT.termination, arguments: ['a', 'b'] },
-  /** gpa of the page, use */
-  pageUse: { type: EVENT.pageUse, arguments: ['page', 'b'] },
+  /** gpa of the page, use, hypercall code */
+  pageUse: { type: EVENT.pageUse, arguments: ['page', 'b', 'c'] },
 } as const satisfies Record<string, { type: number; arguments: readonly string[] }>;
 
 const PAGE_BYTES = 4096;

@@ -27,14 +27,16 @@ export class Probes {
   machine: Machine | undefined;
   sites: ShareSites | undefined;
   readonly #confidential: boolean;
+  readonly #paravisor: boolean;
   readonly #guestContext: number;
   readonly #findings: Record<string, string[]> = {};
   #exits = 0;
   #secret: Uint8Array | undefined;
   #looking = false;
 
-  constructor({ technology, guestContext }: ConfigurationFacts) {
+  constructor({ technology, guestContext, paravisor }: ConfigurationFacts) {
     this.#confidential = technology !== 'none';
+    this.#paravisor = paravisor;
     this.#guestContext = guestContext;
   }
 
@@ -46,7 +48,10 @@ export class Probes {
     else if (type === EVENT.visibility) {
       this.#transition(time, a, b);
       if (c === 1) this.#shared(a, b);
-    } else if (type === EVENT.pageState && c === PAGE_STATE.shared) this.#shared(a, b);
+    } else if (type === EVENT.pageState && c === PAGE_STATE.shared && !this.#paravisor) {
+      // With a paravisor that is its own request, for what the guest has asked of it before.
+      this.#shared(a, b);
+    }
     this.#looking = false;
   }
 

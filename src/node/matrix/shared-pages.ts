@@ -1,9 +1,12 @@
 /** Why each shared page is shared: what the host was seen to use it for, and ranges that the kernel itself names. */
 import { PAGE_USE } from '../../abi/events.ts';
+import { CALL } from '../../abi/hyperv/hypercall.ts';
+import { CONFIGURATIONS } from './configurations.ts';
 import { rows, type Observation, type PageRun } from './observation.ts';
 import { KERNEL, moduleOf, type ShareSite } from './share-sites.ts';
 
 const PAGE_BYTES = 4096;
+const POST_MESSAGE = 'page of messages for the host';
 
 const USES: Readonly<Record<number, string>> = {
   [PAGE_USE.hypercallInput]: 'hypercall input page',
@@ -110,15 +113,31 @@ function quoteBuffer(site: string, pages: number, modules: readonly string[]): s
   return ofFreedCode && loaded && pages * PAGE_BYTES === 8192 ? SITES['module tdx_guest'] : undefined;
 }
 
+/**
+ * What each page was last used for. Where hypercalls go to a paravisor, a page that holds nothing but messages for the host is
+ * one of its own (Linux 6.12 hv.c, post_msg_page).
+ */
+function usesOf(o: Observation): ReadonlyMap<number, string> {
+  const used = new Map<number, string>();
+  for (const { key } of rows(o.counts.pageUse, () => true)) {
+    const [gpa = 0, use = 0, code = 0] = key;
+    const messages =
+      CONFIGURATIONS[o.configuration].paravisor &&
+      use === PAGE_USE.hypercallInput &&
+      code === CALL.postMessage;
+    if (messages && used.has(gpa)) continue;
+    used.set(gpa, messages ? POST_MESSAGE : (USES[use] ?? `use ${use}`));
+  }
+  return used;
+}
+
 /** Shared pages by reason, and the runs for which there is none. */
 export function accountFor(o: Observation): {
   readonly reasons: readonly { readonly reason: string; readonly pages: number }[];
   /** `site`: who shared the first page, as far as it could be seen. */
   readonly unknown: readonly (PageRun & { readonly site: string })[];
 } {
-  const used = new Map(
-    rows(o.counts.pageUse, () => true).map(({ key }) => [key[0] as number, key[1] as number]),
-  );
+  const used = usesOf(o);
   const ranges = [...swiotlb(o), ...decryptedBss(o), ...sites(o), ...atomicPools(o)];
   const pages = new Map<string, number>();
   const unknown: { gpa: number; pages: number; site: string }[] = [];
@@ -128,7 +147,7 @@ export function accountFor(o: Observation): {
       const use = used.get(gpa);
       const reason =
         use !== undefined
-          ? (USES[use] ?? `use ${use}`)
+          ? use
           : ranges.find(({ from, to }) => gpa >= from && gpa < to)?.reason;
       if (reason !== undefined) pages.set(reason, (pages.get(reason) ?? 0) + 1);
       else {

@@ -4,6 +4,7 @@ import { TDVMCALL, TDVMCALL_STATUS } from '../../abi/tdx/ghci.ts';
 import { MSR } from '../../abi/hyperv/msr.ts';
 import { highHalf, join, lowHalf } from '../../abi/record.ts';
 import type { HostAnswer, HostRequest } from '../requests.ts';
+import { runLength } from '../visibility.ts';
 
 const PAGE = 4096;
 /** R10 to R15. */
@@ -22,13 +23,6 @@ function call(subfunction: number, ...operands: readonly bigint[]): bigint[] {
   registers[11] = BigInt(subfunction);
   for (const [i, value] of operands.entries()) registers[12 + i] = value;
   return registers;
-}
-
-/** Pages in a row from the `from`-th on. */
-export function runLength(gpas: readonly number[], from: number): number {
-  let count = 1;
-  while (from + count < gpas.length && gpas[from + count] === (gpas[from] ?? 0) + count * PAGE) count++;
-  return count;
 }
 
 /** Registers for a request. `from`: pages of a page-state change that are done already. */

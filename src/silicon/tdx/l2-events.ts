@@ -3,6 +3,7 @@ import { EXIT_REASON } from '../../abi/tdx/exit-reasons.ts';
 import type { Waiting } from '../../seats/entry.ts';
 import { CPU, FLAG, PENDING, SHADOW } from '../../x86/layout.ts';
 import { inject, rflags } from '../vcpu.ts';
+import { deliveredEvent } from './delivered.ts';
 import { apicPage, deliverVirtualInterrupt, virtualInterrupt } from './l2-apic.ts';
 import { l2Field, PROC, SECONDARY, VMCS } from './l2-fields.ts';
 import { interruptL1, returnToL1 } from './l2-return.ts';
@@ -49,5 +50,7 @@ export function deliverL2(module: TdxModule, vcpu: VcpuState): void {
   const l2 = vcpu.l2[vcpu.vm - 1] as L2State;
   const page = virtualPage(module, vcpu);
   if (page === undefined || virtualInterrupt(module, page, l2) < 0) return;
-  inject(engine, cpu, deliverVirtualInterrupt(module, page, l2));
+  const vector = deliverVirtualInterrupt(module, page, l2);
+  deliveredEvent(module, vcpu, vector, 0);
+  inject(engine, cpu, vector);
 }

@@ -9,6 +9,7 @@ import type { Engine } from '../../x86/engine.ts';
 import type { Clock, Entered, Routed, Silicon, SiliconPlan, SiliconSetup } from '../silicon.ts';
 import { inject, rflags } from '../vcpu.ts';
 import { tdxDefs } from './instructions.ts';
+import { deliveredEvent } from './delivered.ts';
 import { routeL1, vmcallRegisters, type Destination } from './l1-exits.ts';
 import { programLeaf, runL1, takeRegisters } from './l1-program.ts';
 import { deliverL2, pendingL2 } from './l2-events.ts';
@@ -16,7 +17,7 @@ import { routeL2 } from './l2-exits.ts';
 import { applyMsrBitmaps } from './l2-fields.ts';
 import { l1Registers, returnToL1, storeState } from './l2-return.ts';
 import { contextRegisters } from './registers.ts';
-import { entryFailure, isStateValid } from './tdcall-partitioning.ts';
+import { entryFailure, injectAtEntry, isStateValid } from './tdcall-partitioning.ts';
 import { PLATFORM } from './layout.ts';
 import { exitRegisters, TdxModule, type TdExitRegisters } from './module.ts';
 import { nativeMsrMap } from './msr.ts';
@@ -36,6 +37,8 @@ export interface TdxOptions {
 }
 
 const MSR_MAP_BYTES = 0x2000;
+/** Of an injection event. */
+const NMI_TYPE = 2;
 const L2_CONTEXTS = 3;
 /** Control structures, tables of the secure EPT, and pages that the host keeps beside the guest's memory. */
 const SPARE_BYTES = 16 << 20;
@@ -227,8 +230,10 @@ export class TdxSilicon implements Silicon {
 
   /** The L2 VM runs, unless its state is none that a processor takes. */
   #entered(_vp: number, vcpu: VcpuState, vm: number): Routed {
-    if (isStateValid(this.module, vcpu, vm))
+    if (isStateValid(this.module, vcpu, vm)) {
+      injectAtEntry(this.module, vcpu, vm);
       return { route: 'context', cause: 'context-entry', from: 0, to: vm };
+    }
     entryFailure(this.module, vcpu);
     return { route: 'silicon', cause: 'entry-failed' };
   }
@@ -260,12 +265,14 @@ export class TdxSilicon implements Silicon {
     if (shadow & (SHADOW.sti | SHADOW.movSs)) return;
     if (vcpu.pendingNmi && !vcpu.ve.valid && (shadow & SHADOW.nmiBlocked) === 0) {
       vcpu.pendingNmi = false;
+      deliveredEvent(this.module, vcpu, 2, NMI_TYPE);
       inject(engine, cpu, 2);
       return;
     }
     const vector = deliverable(vcpu);
     if (vector < 0 || (rflags(engine, cpu) & FLAG.IF) === 0) return;
     accept(vcpu, vector);
+    deliveredEvent(this.module, vcpu, vector, 0);
     inject(engine, cpu, vector);
   }
 

@@ -7,7 +7,7 @@ import {
 } from '../../abi/tdx/l2.ts';
 import { OPERAND, STATUS } from '../../abi/tdx/status.ts';
 import { ENTRY_FAILURE, EXIT_REASON } from '../../abi/tdx/exit-reasons.ts';
-import { CPU, FLAG, INTERCEPT, RAISE } from '../../x86/layout.ts';
+import { CPU, FLAG, INTERCEPT, RAISE, SHADOW } from '../../x86/layout.ts';
 import { CR0, EFER } from '../../x86/registers.ts';
 import { eventClass, read64, setRflags, write64 } from '../vcpu.ts';
 import { ENTRY_IA32E, l2Field, PROC, SECONDARY, setL2Field, VMCS } from './l2-fields.ts';
@@ -18,27 +18,28 @@ import { GPR } from './registers.ts';
 import type { L2State, VcpuState } from './state.ts';
 import { ended, invalid, succeeded, type Caller } from './tdcall.ts';
 import { deliverable } from './vapic.ts';
+import { deliveredEvent } from './delivered.ts';
 
 const VM_SHIFT = 52n;
 const ENTER_FLAGS = 3n;
 
 export function vpEnter(caller: Caller): LeafOutcome {
   const { module, vcpu, registers } = caller;
+  const stateGpa = registers.get(GPR.rdx);
+  if (!module.isPrivateGpa(stateGpa, L2_ENTER_STATE_ALIGNMENT)) return invalid(caller, OPERAND.rdx);
   const rcx = registers.get(GPR.rcx);
   const vm = Number((rcx >> VM_SHIFT) & 3n);
   if (rcx >> 54n !== 0n || (rcx & ~(3n << VM_SHIFT) & ~ENTER_FLAGS) !== 0n)
     return invalid(caller, OPERAND.rcx);
   if (vm === 0 || vm > module.td.numL2Vms) return invalid(caller, OPERAND.rcx);
-  const stateGpa = registers.get(GPR.rdx);
-  if (!module.isPrivateGpa(stateGpa, L2_ENTER_STATE_ALIGNMENT)) return invalid(caller, OPERAND.rdx);
   const apic = l2Field(module, vcpu, vm, VMCS.virtualApic);
   if (!module.isPrivateGpa(apic, 4096)) return invalid(caller, OPERAND.l2VapicGpa);
+  // An interrupt for L1 comes first.
+  if (deliverable(vcpu) >= 0) return ended(caller, STATUS.pendingInterrupt);
   const state = module.reach(stateGpa, true);
   if (!state.ok) return { kind: 'exit', exit: state.exit };
   const page = module.reach(apic, true);
   if (!page.ok) return { kind: 'exit', exit: page.exit };
-  // An interrupt for L1 comes first.
-  if (deliverable(vcpu) >= 0) return ended(caller, STATUS.pendingInterrupt);
   load(module, vcpu, vm, Number(stateGpa), state.host, Number(rcx & ENTER_FLAGS));
   return { kind: 'enter-l2', vm };
 }
@@ -102,7 +103,6 @@ function load(
   for (const at of [CPU.answers, CPU.answersUsed, CPU.deliver, CPU.delivering, CPU.stageExit])
     view.setUint32(cpu + at, 0, true);
   vcpu.vm = vm;
-  injectAtEntry(module, vcpu, vm, cpu);
   engine.updateMode(cpu);
 }
 
@@ -135,9 +135,26 @@ export function isStateValid(module: TdxModule, vcpu: VcpuState, vm: number): bo
   if (paging && long !== ((efer & EFER.LME) !== 0)) return false;
   if (long && flags & FLAG.VM) return false;
   if ((cr0 & CR0.PE) === 0 && flags & FLAG.VM) return false;
+  return isInterruptibilityValid(module, vcpu, vm, flags);
+}
+
+/** The event that is injected must be one that the guest could take now (SDM vol. 3, 27.3.1.4 and 27.3.1.5). */
+function isInterruptibilityValid(module: TdxModule, vcpu: VcpuState, vm: number, flags: number): boolean {
+  const shadow = module.engine.view.getUint32(module.engine.cpu(vcpu.index, vm) + CPU.shadow, true);
+  const sti = (shadow & SHADOW.sti) !== 0;
+  const movSs = (shadow & SHADOW.movSs) !== 0;
+  if (sti && (movSs || (flags & FLAG.IF) === 0)) return false;
   const info = Number(l2Field(module, vcpu, vm, VMCS.entryInterruption));
-  if ((info & VALID) !== 0 && ((info >>> 8) & 7) === 0 && (flags & FLAG.IF) === 0) return false;
-  return true;
+  if ((info & VALID) === 0) return true;
+  switch ((info >>> INFO_TYPE_SHIFT) & 7) {
+    case TYPE.external:
+      return (flags & FLAG.IF) !== 0 && !sti && !movSs;
+    case TYPE.nmi:
+      // With virtual NMIs, which are always on.
+      return !movSs && (shadow & SHADOW.nmiBlocked) === 0;
+    default:
+      return true;
+  }
 }
 
 export function entryFailure(module: TdxModule, vcpu: VcpuState): void {
@@ -150,13 +167,18 @@ export function entryFailure(module: TdxModule, vcpu: VcpuState): void {
 
 const VALID = 0x8000_0000 | 0;
 
-/** Event injection (SDM vol. 3, 27.6): the event goes through the L2's IDT before its first instruction. */
-function injectAtEntry(module: TdxModule, vcpu: VcpuState, vm: number, cpu: number): void {
+/**
+ * Event injection (SDM vol. 3, 27.6), once the state was found valid: the event goes through the L2's IDT before its first
+ * instruction.
+ */
+export function injectAtEntry(module: TdxModule, vcpu: VcpuState, vm: number): void {
   const info = Number(l2Field(module, vcpu, vm, VMCS.entryInterruption));
   if ((info & VALID) === 0) return;
   const { view } = module.engine;
+  const cpu = module.engine.cpu(vcpu.index, vm);
   const vector = info & 0xff;
-  const type = (info >>> 8) & 7;
+  const type = (info >>> INFO_TYPE_SHIFT) & 7;
+  deliveredEvent(module, vcpu, vector, type);
   const kind = KINDS[type] ?? RAISE.external;
   const hasError = (info & 0x800) !== 0;
   view.setUint32(cpu + CPU.raiseKind, kind, true);
@@ -182,11 +204,14 @@ function injectAtEntry(module: TdxModule, vcpu: VcpuState, vm: number, cpu: numb
   setL2Field(module, vcpu, vm, VMCS.entryInterruption, BigInt.asUintN(32, BigInt(info & ~VALID)));
 }
 
-/** By interruption type: external interrupt, NMI, hardware exception, software interrupt, privileged and other software exceptions. */
+/** Interruption types (SDM vol. 3, table 25-17). */
+const TYPE = { external: 0, nmi: 2, exception: 3 } as const;
+const INFO_TYPE_SHIFT = 8;
+/** 4 to 6: software interrupt, privileged and other software exceptions. */
 const KINDS: Readonly<Record<number, number>> = {
-  0: RAISE.external,
-  2: RAISE.external,
-  3: RAISE.fault,
+  [TYPE.external]: RAISE.external,
+  [TYPE.nmi]: RAISE.external,
+  [TYPE.exception]: RAISE.fault,
   4: RAISE.software,
   5: RAISE.software,
   6: RAISE.software,
