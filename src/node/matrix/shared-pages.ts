@@ -145,10 +145,7 @@ export function accountFor(o: Observation): {
     for (let page = 0; page < run.pages; page++) {
       const gpa = run.gpa + page * PAGE_BYTES;
       const use = used.get(gpa);
-      const reason =
-        use !== undefined
-          ? use
-          : ranges.find(({ from, to }) => gpa >= from && gpa < to)?.reason;
+      const reason = use !== undefined ? use : ranges.find(({ from, to }) => gpa >= from && gpa < to)?.reason;
       if (reason !== undefined) pages.set(reason, (pages.get(reason) ?? 0) + 1);
       else {
         const last = unknown.at(-1);

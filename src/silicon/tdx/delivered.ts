@@ -7,13 +7,5 @@ import type { VcpuState } from './state.ts';
 export function deliveredEvent(module: TdxModule, vcpu: VcpuState, vector: number, type: number): void {
   const { sink } = module;
   if (sink.mask & EVENT_CLASS.exception)
-    sink.emit(
-      EVENT.injection,
-      module.now(),
-      vcpu.index,
-      vector,
-      type,
-      INJECTION_OUTCOME.delivered,
-      vcpu.vm,
-    );
+    sink.emit(EVENT.injection, module.now(), vcpu.index, vector, type, INJECTION_OUTCOME.delivered, vcpu.vm);
 }
