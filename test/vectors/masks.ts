@@ -9,6 +9,8 @@ import {
   CODE,
   CODE_BYTES,
   FSW,
+  FS_BASE,
+  GS_BASE,
   REGISTER_NAMES,
   ST,
   type VectorCase,
@@ -399,6 +401,16 @@ export const FAULT_RULES: readonly Rule[] = [
     },
   },
   {
+    mnemonics: ['fbstp', 'fstp'],
+    reason:
+      'an m80 of which only the part in the second page faults: Intel may have stored the part in the first (SDM volume 3, "Operand Split Across Segments and/or Pages"), AMD stores nothing',
+    apply: ({ mask, expected, operands }) => {
+      if (operands[0] !== 'm80' || expected.vector !== 14 || (expected.cr2 & 0xfffn) !== 0n) return;
+      const second = Number(expected.cr2);
+      mask.memory = (address) => address >= second - 9 && address < second;
+    },
+  },
+  {
     mnemonics: ['call'],
     reason:
       '#GP of a target that is not canonical: Intel has written the return address already, AMD has not',
@@ -430,6 +442,7 @@ interface OtherOutcome {
     actual: VectorResult,
   ) => boolean;
 }
+const canonical = (address: bigint): boolean => address === BigInt.asUintN(64, BigInt.asIntN(48, address));
 const isFault = ({ vector }: VectorResult): boolean => vector !== undefined && vector >= 12 && vector <= 17;
 
 /** Outcomes in which Intel's processor and the engine differ. */
@@ -473,6 +486,28 @@ const OTHER_OUTCOMES: readonly OtherOutcome[] = [
       actual.vector === 6 &&
       Number(expected.cr2) === CODE + CODE_BYTES &&
       (c.code.includes(0xc4) || c.code.includes(0xc5)),
+  },
+  {
+    reason:
+      'CMPS with two operands that fault: Intel reports that of the one in rDI, AMD that of the one in rSI',
+    accepts: (c, mnemonic, expected, actual) => {
+      if (!COMPARING.slice(0, 4).includes(mnemonic)) return false;
+      const of = (result: VectorResult, register: 6 | 7): boolean => {
+        // A fault in the middle of a repetition shows the registers of its iteration.
+        const at = view(result.state).getBigUint64(register * 8, true);
+        // Only rSI's segment can be another one.
+        const prefix = register === 7 ? undefined : c.code.findLast((byte) => byte === 0x64 || byte === 0x65);
+        const base = prefix === undefined ? undefined : prefix === 0x64 ? FS_BASE : GS_BASE;
+        const address = BigInt.asUintN(
+          64,
+          (c.code.includes(0x67) ? at & 0xffff_ffffn : at) +
+            (base === undefined ? 0n : view(c.state).getBigUint64(base, true)),
+        );
+        if (result.vector === 14) return result.cr2 >= address && result.cr2 < address + 8n;
+        return result.vector === 13 && !(canonical(address) && canonical(address + 7n));
+      };
+      return of(expected, 7) && of(actual, 6);
+    },
   },
 ];
 

@@ -17,6 +17,7 @@
  * State:  rax rcx rdx rbx rsp rbp rsi rdi r8..r15, rip, rflags, fs base, gs base, first 416 bytes of an FXSAVE64 image.
  */
 #define _GNU_SOURCE
+#include <cpuid.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -49,6 +50,8 @@ static uint32_t steps;
 static uint64_t own_fs, own_gs;
 static greg_t saved_gregs[NGREG];
 static uint8_t saved_fx[FX_BYTES];
+/* Where a signal frame keeps PKRU, 0 without protection keys: a case must not see what WRPKRU of another one left. */
+static uint32_t pkru_offset, saved_pkru;
 
 static inline uint32_t read32(const uint8_t *p) { uint32_t v; memcpy(&v, p, 4); return v; }
 static inline uint64_t read64(const uint8_t *p) { uint64_t v; memcpy(&v, p, 8); return v; }
@@ -174,6 +177,15 @@ static void finish(ucontext_t *uc, uint64_t fs, uint64_t gs) {
     write_code(record, 1);
 }
 
+/* In the standard format that signal frames have (SDM volume 1, 13.4.3). */
+static void find_pkru(const uint8_t *fx) {
+    uint32_t a, b, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(c & 1 << 4)) return;
+    if (!__get_cpuid_count(13, 9, &a, &b, &c, &d) || a < 4) return;
+    pkru_offset = b;
+    saved_pkru = read64(fx + 512) & 1 << 9 ? read32(fx + b) : 0;
+}
+
 static void begin(ucontext_t *uc) {
     greg_t *g = uc->uc_mcontext.gregs;
     uint8_t *fx = (uint8_t *)uc->uc_mcontext.fpregs;
@@ -193,6 +205,10 @@ static void begin(ucontext_t *uc) {
     g[REG_EFL] = (greg_t)(read64(s + 136) | (read32(current + 4) == 0 ? 0x100 : 0));
     memcpy(fx, s + 160, FX_BYTES);
     write64(fx + 512, read64(fx + 512) | 3);
+    if (pkru_offset != 0) {
+        write64(fx + 512, read64(fx + 512) | 1 << 9);
+        write32(fx + pkru_offset, saved_pkru);
+    }
     write_code(current, 0);
     uint32_t length = read32(s + STATE_BYTES + 8), patches = read32(s + STATE_BYTES + 12);
     const uint8_t *q = s + STATE_BYTES + 16 + padded(length);
@@ -218,6 +234,7 @@ static void handle(int signal, siginfo_t *info, void *context) {
         started = 1;
         memcpy(saved_gregs, uc->uc_mcontext.gregs, sizeof saved_gregs);
         memcpy(saved_fx, uc->uc_mcontext.fpregs, FX_BYTES);
+        find_pkru((const uint8_t *)uc->uc_mcontext.fpregs);
         begin(uc);
         return;
     }

@@ -577,7 +577,7 @@ def('fldenv', 'D9 /4:m v M', (e) => {
   e.call('fpu_wait', e.cpu);
   const address = e.address(0, environmentBytes(e), false);
   // The first word is read first: its page fault comes before a later word's other fault.
-  e.call('probe_read', e.cpu, address, i32(2));
+  e.call('probe_read', e.cpu, address, i32(e.size === 2 ? 2 : 4));
   e.call('probe_read', e.cpu, address, i32(environmentBytes(e)));
   e.call('fpu_load_environment', e.cpu, address, i32(e.size));
 });
@@ -599,7 +599,7 @@ def('frstor', 'DD /4:m v M', (e) => {
   e.call('fpu_wait', e.cpu);
   const bytes = environmentBytes(e);
   const address = e.address(0, bytes + 80, false);
-  e.call('probe_read', e.cpu, address, i32(2));
+  e.call('probe_read', e.cpu, address, i32(e.size === 2 ? 2 : 4));
   e.call('probe_read', e.cpu, address, i32(bytes + 80));
   e.call('fpu_load_environment', e.cpu, address, i32(e.size));
   const tags = e.field32(CPU.ftw);

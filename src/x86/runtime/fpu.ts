@@ -933,7 +933,7 @@ export const fpuRoutines: readonly Routine[] = [
     f.if(aInf.and(isNan(b, bse).eqz()).or(bZero.and(isNan(a, ase).eqz())), () => indefinite(f, lib, cpu));
     specialOperands(f, lib, cpu, a, ase, b, bse);
     clear(codes);
-    f.if(isInf(b, bse).or(a.eqz()), () => {
+    f.if(a.eqz(), () => {
       result(f, cpu, a, ase);
       f.return();
     });
@@ -941,7 +941,7 @@ export const fpuRoutines: readonly Routine[] = [
     const nb = normalize(f, b, bse);
     const d = f.let(na.exp.sub(nb.exp));
     const sign = f.local('i32', signOf(ase));
-    f.if(d.ltS(-1), () => {
+    f.if(isInf(b, bse).or(d.ltS(-1)), () => {
       f.call(lib('fpu_round'), cpu, sign.get, na.exp, na.mant, i64(0), i32(64));
       f.return();
     });
