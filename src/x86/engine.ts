@@ -215,7 +215,7 @@ export class Engine {
         continue;
       }
       if (reason !== RUN.decode) {
-        this.translator?.pause();
+        this.translator?.pause(this.executed(cpu));
         return reason as RunReason;
       }
       const ok = this.blocks.prepare(cpu, (low, high) => this.#exports.try_second_page(cpu, join(low, high)));

@@ -13,8 +13,8 @@ import { RegionFinder, type Classifier, type Instruction, type Region } from './
 
 /** Regions that are compiled together. */
 const BATCH = 24;
-/** Runs after which a smaller batch is compiled too. */
-const PATIENCE = 1000;
+/** Instructions after which a smaller batch is compiled too. */
+const PATIENCE = 1_500_000;
 /** Slots of the function table for regions; when they are used up everything is dropped (a generation). */
 export const REGION_SLOTS = 24_000;
 /** Drops of translated code on one frame after which what lies there is interpreted for long. */
@@ -105,9 +105,9 @@ export class Translator implements BlockObserver {
     if (this.#queue.length >= BATCH) this.compile();
   }
 
-  /** Between runs. */
-  pause(): void {
-    if (this.#queue.length > 0 && ++this.#waited > PATIENCE) this.compile();
+  /** Between runs: `executed` instructions later. */
+  pause(executed: number): void {
+    if (this.#queue.length > 0 && (this.#waited += executed) > PATIENCE) this.compile();
   }
 
   compile(): void {
