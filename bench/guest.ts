@@ -5,7 +5,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Apt } from '../src/node/apt.ts';
-import { Cache, defaultCacheDir } from '../src/node/cache.ts';
+import { Cache } from '../src/node/cache.ts';
+import { defaultCacheDir } from '../src/node/cache-folder.ts';
 import { buildInitramfs, busyboxFromDeb } from '../src/node/initramfs.ts';
 import { packageBytes, resolveKernel, type PackageSource } from '../src/node/kernel.ts';
 
@@ -104,7 +105,7 @@ export async function makeGuest(
   const source: PackageSource = { cache, apt: new Apt(cache), offline: false, say: () => undefined };
   const kernel = await resolveKernel(kernelPackage === undefined ? {} : { package: kernelPackage }, source);
   const busybox = await packageBytes('busybox-static', source);
-  const program = await busyboxFromDeb(busybox.bytes, busybox.entry.name);
+  const program = await busyboxFromDeb(busybox.bytes, busybox.entry.name, cache);
   mkdirSync(folder, { recursive: true });
   const place = (name: string, data: Uint8Array): string => {
     const path = join(folder, name);

@@ -92,6 +92,8 @@ function commandLine(options: BootOptions): string {
   return [
     'console=ttyS0,115200',
     'panic=-1',
+    // Tests of the kernel's own cryptography: almost half of all instructions of a boot. A later parameter wins.
+    'cryptomgr.notests',
     ...(options.run === undefined ? [] : ['quiet']),
     options.append ?? '',
   ]
@@ -106,7 +108,7 @@ async function defaultInitramfs(
 ): Promise<Uint8Array> {
   const { bytes, entry } = await packageBytes('busybox-static', source);
   return buildInitramfs({
-    busybox: await busyboxFromDeb(bytes, entry.name),
+    busybox: await busyboxFromDeb(bytes, entry.name, source.cache),
     modules,
     ...(options.run === undefined ? {} : { command: options.run }),
     extra: options.add.map(readAdded),

@@ -1,7 +1,8 @@
 /** `vitrine kernel` and `vitrine cache`: what was downloaded. */
 import { Command, Option } from 'commander';
 import { Apt } from './apt.ts';
-import { Cache, defaultCacheDir, type CacheEntry } from './cache.ts';
+import { Cache, type CacheEntry } from './cache.ts';
+import { defaultCacheDir } from './cache-folder.ts';
 import { ExitStatus, STATUS } from './errors.ts';
 import { defaultKernelPackage, packageBytes, resolvePackage, type PackageSource } from './kernel.ts';
 

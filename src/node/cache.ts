@@ -13,15 +13,10 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
-import { homedir } from 'node:os';
 import { join } from 'node:path';
+import { CODE_FOLDER } from './cache-folder.ts';
 import { UserError } from './errors.ts';
 import { errorCode } from './output.ts';
-
-export function defaultCacheDir(): string {
-  const base = process.env['XDG_CACHE_HOME'];
-  return join(base !== undefined && base !== '' ? base : join(homedir(), '.cache'), 'vitrine');
-}
 
 export function sha256(bytes: Uint8Array): string {
   return createHash('sha256').update(bytes).digest('hex');
@@ -36,6 +31,8 @@ export interface CacheEntry {
 
 /** Of a process that was killed while it wrote. */
 const LEFT_OVER = /^\.(?:[0-9a-f]{16}\.tmp|probe-[0-9a-f]{12})$/;
+
+const FOLDERS = ['apt', CODE_FOLDER] as const;
 
 export class Cache {
   readonly dir: string;
@@ -115,6 +112,14 @@ export class Cache {
     return { file, name, sha256: hash, bytes: bytes.length };
   }
 
+  /** Leaves the `most` newest of those that match. */
+  removeOldest(match: (name: string) => boolean, most: number): void {
+    const time = ({ file }: CacheEntry): number =>
+      statSync(join(this.dir, file), { throwIfNoEntry: false })?.mtimeMs ?? 0;
+    const entries = this.find(match).sort((a, b) => time(b) - time(a));
+    for (const { file } of entries.slice(most)) this.#remove(file);
+  }
+
   /** Entries that are damaged; they are removed. */
   verify(): { good: CacheEntry[]; bad: CacheEntry[] } {
     const good: CacheEntry[] = [];
@@ -128,7 +133,7 @@ export class Cache {
     const entries = this.list();
     for (const { file } of entries) this.#remove(file);
     for (const file of this.#files()) if (LEFT_OVER.test(file)) this.#remove(file);
-    this.#remove('apt');
+    for (const folder of FOLDERS) this.#remove(folder);
     return entries.length;
   }
 

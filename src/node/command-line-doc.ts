@@ -1,6 +1,6 @@
 /** docs/command-line.md, made from the commands themselves: `npm run docs`. A test compares it with the file. */
 import type { Command, Option } from 'commander';
-import { defaultCacheDir } from './cache.ts';
+import { defaultCacheDir } from './cache-folder.ts';
 
 const escape = (text: string): string =>
   text.replaceAll('|', '\\|').replaceAll('<', '&lt;').replaceAll('\n', ' ');

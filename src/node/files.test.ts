@@ -10,7 +10,9 @@ import { Cache, sha256 } from './cache.ts';
 import { MODE, writeCpio } from './cpio.ts';
 import { readDeb } from './deb.ts';
 import { UserError } from './errors.ts';
+import { buildInitramfs } from './initramfs.ts';
 import { loadOrder, moduleName, readModule, type KernelModule } from './modules.ts';
+import { Unpacked } from './unpacked.ts';
 
 const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
 const folder = mkdtempSync(join(tmpdir(), 'vitrine-test-'));
@@ -87,7 +89,7 @@ describe('readDeb', () => {
 describe('modules', () => {
   const module = (name: string, ...depends: string[]): [string, KernelModule] => [
     name,
-    { name, depends, data: new Uint8Array(0) },
+    { name, depends, aliases: [], data: new Uint8Array(0) },
   ];
   const names = (wanted: string[]): string[] =>
     loadOrder(
@@ -106,6 +108,77 @@ describe('modules', () => {
 
   test('readModule refuses what is no ELF file', async () => {
     await expect(readModule('x.ko', new Uint8Array(200))).rejects.toThrow(UserError);
+  });
+});
+
+describe('buildInitramfs', () => {
+  const module = (name: string, depends: readonly string[], aliases: readonly string[]): KernelModule => ({
+    name,
+    depends,
+    aliases,
+    data: bytes(name),
+  });
+  const built = (modules: readonly KernelModule[]): string =>
+    Buffer.from(
+      buildInitramfs({
+        busybox: bytes('busybox'),
+        modules: new Map(modules.map((entry) => [entry.name, entry])),
+        extra: [],
+      }),
+    ).toString('latin1');
+
+  test('a module is loaded with what it needs, for the devices that it names, and the others stay out', () => {
+    const text = built([
+      module('hv_vmbus', ['below'], ['acpi*:VMBus:*', 'acpi*:VMBUS:*']),
+      module('below', [], []),
+      module('sev_guest', ['tsm'], ['platform:sev-guest']),
+      module('tsm', [], []),
+      module('gcm', [], []),
+      module('another', [], ['acpi*:ANY:*']),
+    ]);
+    expect(text).toContain('  case $1 in acpi*:VMBus:*|acpi*:VMBUS:*) load below hv_vmbus ;; esac\n');
+    expect(text).toContain('  case $1 in platform:sev-guest) load gcm tsm sev_guest ;; esac\n');
+    expect(text).toContain('vitrine/modules.d/tsm.ko');
+    expect(text).not.toContain('another');
+  });
+
+  test('a pattern that a shell would run is left out', () => {
+    expect(built([module('hv_vmbus', [], ['acpi:$(reboot)'])])).not.toContain('reboot)');
+  });
+
+  test('a kernel without modules has a script that does nothing', () => {
+    expect(built([])).toContain('plug() {\n  :\n}\n');
+  });
+});
+
+describe('Unpacked', () => {
+  const unpacked = new Unpacked<{ readonly image: Uint8Array }>('thing-1');
+  const hash = (name: string): string => sha256(bytes(name));
+
+  test('gives back what was kept for a package, and nothing for another', () => {
+    const cache = new Cache(join(folder, 'unpacked'));
+    unpacked.keep(cache, hash('a'), { image: bytes('kernel') });
+    expect(unpacked.kept(cache, hash('a'))).toEqual({ image: bytes('kernel') });
+    expect(unpacked.kept(cache, hash('b'))).toBeUndefined();
+    expect(new Unpacked('thing-2').kept(cache, hash('a'))).toBeUndefined();
+  });
+
+  test('does not believe what was altered', () => {
+    const cache = new Cache(join(folder, 'unpacked-poisoned'));
+    unpacked.keep(cache, hash('a'), { image: bytes('kernel') });
+    writeFileSync(join(cache.dir, cache.list()[0]?.file ?? ''), 'poison');
+    expect(unpacked.kept(cache, hash('a'))).toBeUndefined();
+    expect(cache.list()).toEqual([]);
+  });
+
+  test('keeps a bounded number, and nothing where nothing can be written', () => {
+    const cache = new Cache(join(folder, 'unpacked-many'));
+    for (let k = 0; k < 12; k++) unpacked.keep(cache, hash(String(k)), { image: bytes('kernel') });
+    expect(cache.list()).toHaveLength(8);
+    writeFileSync(join(folder, 'no-folder'), '');
+    const none = new Cache(join(folder, 'no-folder', 'below'));
+    unpacked.keep(none, hash('a'), { image: bytes('kernel') });
+    expect(unpacked.kept(none, hash('a'))).toBeUndefined();
   });
 });
 

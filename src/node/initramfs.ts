@@ -6,11 +6,13 @@
  *                 `x STATUS\n` (the command has ended)
  *   to the guest  `N\n` + N bytes of standard input, `0\n` at its end
  */
+import { sha256, type Cache } from './cache.ts';
 import { readDeb } from './deb.ts';
 import { MODE, writeCpio, type CpioEntry } from './cpio.ts';
 import { UserError } from './errors.ts';
 import { loadOrder, type KernelModule } from './modules.ts';
 import { WANTED_MODULES } from './kernel.ts';
+import { Unpacked } from './unpacked.ts';
 
 export interface InitramfsParts {
   readonly busybox: Uint8Array;
@@ -20,9 +22,15 @@ export interface InitramfsParts {
   readonly extra: readonly { readonly path: string; readonly data: Uint8Array; readonly mode: number }[];
 }
 
-export async function busyboxFromDeb(bytes: Uint8Array, where: string): Promise<Uint8Array> {
+const unpackedBusybox = new Unpacked<Uint8Array>('busybox-1');
+
+export async function busyboxFromDeb(bytes: Uint8Array, where: string, cache: Cache): Promise<Uint8Array> {
+  const hash = sha256(bytes);
+  const kept = unpackedBusybox.kept(cache, hash);
+  if (kept !== undefined) return kept;
   const [file] = await readDeb(bytes, where, (path) => path === 'bin/busybox' || path === 'usr/bin/busybox');
   if (file === undefined) throw new UserError(`${where} holds no busybox: give the busybox-static package`);
+  unpackedBusybox.keep(cache, hash, file.data);
   return file.data;
 }
 
@@ -49,7 +57,7 @@ $bb mount -t devpts devpts /dev/pts
 $bb mount -t tmpfs run /run
 $bb --install -s /bin
 ${SIGNALS}export PATH=/bin:/sbin HOME=/root TERM=\${TERM:-linux} PS1='vitrine:\\w# '
-for module in $(cat /vitrine/modules); do insmod "/vitrine/modules.d/$module.ko" 2>/dev/null; done
+. /vitrine/coldplug
 [ -d /sys/kernel/config ] && mount -t configfs config /sys/kernel/config 2>/dev/null
 cd /root
 [ -e /vitrine/command ] && exec sh /vitrine/run
@@ -58,6 +66,39 @@ echo "Vitrine: BusyBox shell on $(uname -r). 'poweroff' ends it."
 ENV=/etc/shell setsid cttyhack sh
 poweroff -f
 `;
+
+/** Loads what the devices in /sys ask for by `modalias`, as udev does; twice, because hv_vmbus brings a bus of its own. */
+const COLDPLUG = (cases: string): string => `load() {
+  for module; do
+    [ -e /sys/module/$module ] || insmod /vitrine/modules.d/$module.ko 2>/dev/null
+  done
+}
+plug() {
+${cases}}
+for round in 1 2; do
+  for alias in $(cat /sys/bus/*/devices/*/modalias /sys/devices/system/cpu/modalias 2>/dev/null); do plug "$alias"; done
+done
+`;
+
+/** Patterns that a shell's \`case\` takes as they are. */
+const PLAIN_PATTERN = /^[\w:,.*?+[\]-]+$/;
+
+function coldplug(modules: InitramfsParts['modules']): {
+  readonly script: string;
+  readonly used: KernelModule[];
+} {
+  const used = new Set<KernelModule>();
+  let cases = '';
+  for (const { name, asksFor } of WANTED_MODULES) {
+    const aliases = (modules.get(name)?.aliases ?? []).filter((alias) => PLAIN_PATTERN.test(alias));
+    if (aliases.length === 0) continue;
+    const order = loadOrder(modules, [...asksFor, name]);
+    order.forEach((module) => used.add(module));
+    const names = order.map((module) => module.name).join(' ');
+    cases += `  case $1 in ${aliases.join('|')}) load ${names} ;; esac\n`;
+  }
+  return { script: COLDPLUG(cases === '' ? '  :\n' : cases), used: [...used] };
+}
 
 const RUN = `# Runs /vitrine/command with its standard streams on the second UART.
 ${SIGNALS}stty -F /dev/ttyS1 raw -echo
@@ -96,7 +137,7 @@ poweroff -f
 
 export function buildInitramfs(parts: InitramfsParts): Uint8Array {
   const text = (value: string): Uint8Array => new TextEncoder().encode(value);
-  const order = loadOrder(parts.modules, WANTED_MODULES);
+  const { script, used } = coldplug(parts.modules);
   const entries: CpioEntry[] = [
     ...['bin', 'dev', 'etc', 'vitrine', 'vitrine/modules.d'].map((path): CpioEntry => ({
       path,
@@ -108,9 +149,9 @@ export function buildInitramfs(parts: InitramfsParts): Uint8Array {
     { path: 'etc/passwd', mode: MODE.file, data: text('root::0:0:root:/root:/bin/sh\n') },
     { path: 'etc/shell', mode: MODE.file, data: text(SHELL) },
     { path: 'etc/group', mode: MODE.file, data: text('root:x:0:\n') },
-    { path: 'vitrine/modules', mode: MODE.file, data: text(order.map(({ name }) => `${name}\n`).join('')) },
+    { path: 'vitrine/coldplug', mode: MODE.file, data: text(script) },
     { path: 'vitrine/run', mode: MODE.file, data: text(RUN) },
-    ...order.map(({ name, data }): CpioEntry => ({
+    ...used.map(({ name, data }): CpioEntry => ({
       path: `vitrine/modules.d/${name}.ko`,
       mode: MODE.file,
       data,

@@ -5,6 +5,7 @@ import { Apt } from './apt.ts';
 import { Cache, sha256, type CacheEntry } from './cache.ts';
 import { readDeb } from './deb.ts';
 import { UserError } from './errors.ts';
+import { Unpacked } from './unpacked.ts';
 import { isModulePath, moduleName, readModule, type KernelModule } from './modules.ts';
 
 export interface Kernel {
@@ -26,18 +27,20 @@ export interface KernelRequest {
   readonly modulesDir?: string;
 }
 
-/** What the default initramfs loads when the kernel has it as a module. */
-export const WANTED_MODULES = [
-  'hv_vmbus',
-  'hv_utils',
-  'configfs',
-  // AES-GCM, which sev_guest asks the kernel for.
-  'ghash_generic',
-  'gcm',
-  'sev_guest',
-  'tdx_guest',
-  'tsm',
-] as const;
+/** A module that the default initramfs has, and what it asks the kernel for by name, without depending on it. */
+interface WantedModule {
+  readonly name: string;
+  readonly asksFor: readonly string[];
+}
+
+/** Each is loaded when the guest has a device for it. */
+export const WANTED_MODULES: readonly WantedModule[] = [
+  { name: 'hv_vmbus', asksFor: [] },
+  { name: 'hv_utils', asksFor: [] },
+  // AES-GCM for the messages to the AMD-SP.
+  { name: 'sev_guest', asksFor: ['ghash_generic', 'gcm'] },
+  { name: 'tdx_guest', asksFor: [] },
+];
 
 const MOST_FILE = 2 ** 31;
 
@@ -77,7 +80,24 @@ const isDeb = (bytes: Uint8Array): boolean => String.fromCharCode(...bytes.subar
 /** Debian's image packages hold one line in place of a System.map. */
 const LEAST_SYSTEM_MAP = 4096;
 
-async function fromDeb(bytes: Uint8Array, where: string): Promise<Kernel> {
+/** A kernel as the cache keeps it. */
+type UnpackedKernel = Omit<Kernel, 'package' | 'systemMap' | 'modules'> & {
+  readonly systemMap: Uint8Array | undefined;
+  readonly modules: readonly KernelModule[];
+};
+const unpackedKernels = new Unpacked<UnpackedKernel>(
+  `kernel-1-${sha256(Buffer.from(JSON.stringify(WANTED_MODULES))).slice(0, 8)}`,
+);
+
+function fromUnpacked({ modules, systemMap, ...rest }: UnpackedKernel): Kernel {
+  return {
+    ...rest,
+    modules: new Map(modules.map((module) => [module.name, module])),
+    ...(systemMap === undefined ? {} : { systemMap: new TextDecoder('latin1').decode(systemMap) }),
+  };
+}
+
+async function unpack(bytes: Uint8Array, where: string): Promise<UnpackedKernel> {
   const files = await readDeb(bytes, where, (path) => path.startsWith('boot/') || isModulePath(path));
   const image = files.find(({ path }) => path.startsWith('boot/vmlinu'));
   if (image === undefined)
@@ -90,28 +110,35 @@ async function fromDeb(bytes: Uint8Array, where: string): Promise<Kernel> {
     name: basename(image.path),
     sha256: sha256(image.data),
     modules: await chooseModules(files),
-    ...(map === undefined || map.data.length < LEAST_SYSTEM_MAP
-      ? {}
-      : { systemMap: new TextDecoder('latin1').decode(map.data) }),
+    systemMap: map === undefined || map.data.length < LEAST_SYSTEM_MAP ? undefined : map.data,
   };
 }
 
+/** Kernel and modules of a package, unpacked only the first time. */
+async function fromDeb(bytes: Uint8Array, where: string, cache: Cache | undefined): Promise<Kernel> {
+  if (cache === undefined) return fromUnpacked(await unpack(bytes, where));
+  const hash = sha256(bytes);
+  const kept = unpackedKernels.kept(cache, hash);
+  if (kept !== undefined) return fromUnpacked(kept);
+  const unpacked = await unpack(bytes, where);
+  unpackedKernels.keep(cache, hash, unpacked);
+  return fromUnpacked(unpacked);
+}
+
 /** A bzImage or ELF file as it is, or what a .deb holds. */
-export async function kernelFromFile(bytes: Uint8Array, path: string): Promise<Kernel> {
+export async function kernelFromFile(bytes: Uint8Array, path: string, cache?: Cache): Promise<Kernel> {
   return isDeb(bytes)
-    ? fromDeb(bytes, path)
+    ? fromDeb(bytes, path, cache)
     : { image: bytes, name: basename(path), sha256: sha256(bytes), modules: new Map() };
 }
 
 /** Reads only the wanted modules and their dependencies: a package has thousands. */
-async function chooseModules(
-  files: readonly { path: string; data: Uint8Array }[],
-): Promise<Map<string, KernelModule>> {
+async function chooseModules(files: readonly { path: string; data: Uint8Array }[]): Promise<KernelModule[]> {
   const byName = new Map(
     files.filter(({ path }) => isModulePath(path)).map((file) => [moduleName(file.path), file]),
   );
   const chosen = new Map<string, KernelModule>();
-  const queue: string[] = [...WANTED_MODULES];
+  const queue = WANTED_MODULES.flatMap(({ name, asksFor }) => [name, ...asksFor]);
   for (let name = queue.shift(); name !== undefined; name = queue.shift()) {
     const file = byName.get(name);
     if (file === undefined || chosen.has(name)) continue;
@@ -119,7 +146,7 @@ async function chooseModules(
     chosen.set(name, module);
     queue.push(...module.depends);
   }
-  return chosen;
+  return [...chosen.values()];
 }
 
 function modulesIn(folder: string): { path: string; data: Uint8Array }[] {
@@ -148,6 +175,8 @@ export interface PackageSource {
   readonly say: (line: string) => void;
 }
 
+const byVersion = (a: CacheEntry, b: CacheEntry): number => compareVersions(b.name, a.name);
+
 /** A package from the cache if it is there and good, from apt otherwise. */
 export async function packageBytes(
   name: string,
@@ -155,10 +184,7 @@ export async function packageBytes(
 ): Promise<{ bytes: Uint8Array; entry: CacheEntry }> {
   let damaged = false;
   const cached = (): { bytes: Uint8Array; entry: CacheEntry } | undefined => {
-    const entries = source.cache
-      .find((file) => file.startsWith(`${name}_`))
-      .sort((a, b) => compareVersions(b.name, a.name));
-    for (const entry of entries) {
+    for (const entry of cachedPackages(name, source.cache)) {
       const bytes = source.cache.read(entry);
       if (bytes !== undefined) return { bytes, entry };
       damaged = true;
@@ -180,12 +206,16 @@ export async function packageBytes(
   return { bytes, entry };
 }
 
+/** Newest first. */
+function cachedPackages(name: string, cache: Cache): CacheEntry[] {
+  return cache.find((file) => file.startsWith(`${name}_`)).sort(byVersion);
+}
+
 /** The newest 6.12 cloud kernel: from the cache if it has one, else from apt. */
 export async function defaultKernelPackage(source: PackageSource): Promise<string> {
-  const cached = source.cache
+  const [newest] = source.cache
     .find((file) => CLOUD_612.test(file.slice(0, file.indexOf('_'))))
-    .sort((a, b) => compareVersions(b.name, a.name));
-  const [newest] = cached;
+    .sort(byVersion);
   if (newest !== undefined && source.fresh !== true) return newest.name.slice(0, newest.name.indexOf('_'));
   if (source.offline)
     throw new UserError(
@@ -207,7 +237,7 @@ export async function resolvePackage(name: string, source: PackageSource): Promi
   if (
     !/^linux-image-(?!(unsigned-)?\d+\.\d+\.\d)/.test(name) ||
     source.offline ||
-    source.cache.find((file) => file.startsWith(`${name}_`)).length > 0
+    cachedPackages(name, source.cache).length > 0
   )
     return name;
   const target = (await source.apt.depends(name)).find((other) => other.startsWith('linux-image-'));
@@ -215,18 +245,30 @@ export async function resolvePackage(name: string, source: PackageSource): Promi
 }
 
 export async function resolveKernel(request: KernelRequest, source: PackageSource): Promise<Kernel> {
-  let kernel: Kernel;
-  if (request.file !== undefined) {
-    kernel = await kernelFromFile(readUserFile(request.file, 'kernel'), request.file);
-  } else {
-    const name =
-      request.package === undefined
-        ? await defaultKernelPackage(source)
-        : await resolvePackage(request.package, source);
-    const { bytes, entry } = await packageBytes(name, source);
-    kernel = { ...(await fromDeb(bytes, entry.name)), package: name };
-    source.say(`kernel ${entry.name}, SHA-256 ${entry.sha256}`);
-  }
+  const kernel =
+    request.file === undefined
+      ? await packagedKernel(
+          request.package === undefined
+            ? await defaultKernelPackage(source)
+            : await resolvePackage(request.package, source),
+          source,
+        )
+      : await kernelFromFile(readUserFile(request.file, 'kernel'), request.file, source.cache);
   if (request.modulesDir === undefined) return kernel;
-  return { ...kernel, modules: await chooseModules(modulesIn(request.modulesDir)) };
+  const modules = await chooseModules(modulesIn(request.modulesDir));
+  return { ...kernel, modules: new Map(modules.map((module) => [module.name, module])) };
+}
+
+async function packagedKernel(name: string, source: PackageSource): Promise<Kernel> {
+  const [known] = cachedPackages(name, source.cache);
+  const kept = known === undefined ? undefined : unpackedKernels.kept(source.cache, known.sha256);
+  const say = ({ name, sha256 }: CacheEntry): void => source.say(`kernel ${name}, SHA-256 ${sha256}`);
+  if (known !== undefined && kept !== undefined) {
+    say(known);
+    return { ...fromUnpacked(kept), package: name };
+  }
+  const { bytes, entry } = await packageBytes(name, source);
+  const kernel = await fromDeb(bytes, entry.name, source.cache);
+  say(entry);
+  return { ...kernel, package: name };
 }

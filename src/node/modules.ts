@@ -5,6 +5,8 @@ import { UserError } from './errors.ts';
 export interface KernelModule {
   readonly name: string;
   readonly depends: readonly string[];
+  /** Patterns of the devices that it is for, against `modalias` files in /sys. */
+  readonly aliases: readonly string[];
   /** Uncompressed ELF. */
   readonly data: Uint8Array;
 }
@@ -19,18 +21,20 @@ export function isModulePath(path: string): boolean {
   return /\.ko(\.(xz|zst|gz))?$/.test(path);
 }
 
-/** Reads `depends` from the .modinfo section of an ELF64 relocatable. */
+/** Reads `depends` and `alias` from the .modinfo section of an ELF64 relocatable. */
 export async function readModule(path: string, bytes: Uint8Array): Promise<KernelModule> {
   const data = await decompress(bytes, path, path);
   const info = section(data, '.modinfo', path);
   const fields = new TextDecoder('latin1').decode(info).split('\0');
-  const depends = fields.find((field) => field.startsWith('depends='))?.slice(8) ?? '';
+  const valuesOf = (key: string): string[] =>
+    fields.filter((field) => field.startsWith(`${key}=`)).map((field) => field.slice(key.length + 1));
   return {
     name: moduleName(path),
-    depends: depends
+    depends: (valuesOf('depends')[0] ?? '')
       .split(',')
       .filter((name) => name !== '')
       .map((name) => name.replace(/-/g, '_')),
+    aliases: valuesOf('alias'),
     data,
   };
 }

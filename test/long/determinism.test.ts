@@ -7,7 +7,8 @@ import { findConfiguration, makeMachine, type Configuration } from '../../src/ma
 import type { Machine } from '../../src/machine/machine.ts';
 import { stateHash } from '../../src/machine/state-hash.ts';
 import { Apt } from '../../src/node/apt.ts';
-import { Cache, defaultCacheDir } from '../../src/node/cache.ts';
+import { Cache } from '../../src/node/cache.ts';
+import { defaultCacheDir } from '../../src/node/cache-folder.ts';
 import { buildInitramfs, busyboxFromDeb } from '../../src/node/initramfs.ts';
 import { packageBytes, resolveKernel, type PackageSource } from '../../src/node/kernel.ts';
 import type { EventSink } from '../../src/seats/events.ts';
@@ -33,7 +34,7 @@ beforeAll(async () => {
   const { bytes, entry } = await packageBytes('busybox-static', source);
   kernel = found.image;
   initrd = buildInitramfs({
-    busybox: await busyboxFromDeb(bytes, entry.name),
+    busybox: await busyboxFromDeb(bytes, entry.name, cache),
     modules: found.modules,
     command: COMMAND,
     extra: [],

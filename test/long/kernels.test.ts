@@ -3,7 +3,8 @@ import { copyFileSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
-import { Cache, defaultCacheDir } from '../../src/node/cache.ts';
+import { Cache } from '../../src/node/cache.ts';
+import { defaultCacheDir } from '../../src/node/cache-folder.ts';
 import { vitrine, whyNoKernel } from '../e2e/vitrine.ts';
 import { compareWarnings } from '../e2e/warnings.ts';
 
