@@ -41,6 +41,8 @@ export interface Seat {
 
 /** VMPL0 of an SNP guest. The VMSAs of lower VMPLs are pages that it reads and writes like any other. */
 export interface Vmpl0Seat extends Seat {
+  /** Zeros into private memory, which costs no memory where zeros are already. */
+  clear(gpa: number, length: number): SeatWrite;
   /** MSR 0xC0010130. */
   getGhcb(): readonly [lo: number, hi: number];
   setGhcb(lo: number, hi: number): void;

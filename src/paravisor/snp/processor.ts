@@ -116,7 +116,7 @@ export class SnpProcessor implements Processor {
   claim(gpa: number): boolean {
     // "No change" would be a page that the host had kept validated somewhere: never accept one twice.
     if (pageOutcome(this.#seat.pvalidate(gpa, false, true)) !== 'done') return false;
-    if (!this.#seat.write(gpa, new Uint8Array(PAGE_SIZE), false).ok) return false;
+    if (!this.#seat.clear(gpa, PAGE_SIZE).ok) return false;
     return setRights(this.#seat, gpa, false, true) === 'done';
   }
 

@@ -408,7 +408,7 @@ class Turn {
     }
     if (outcome !== 'done') return false;
     // What the host had put there is not for the guest to see.
-    return this.#seat.write(gpa, new Uint8Array(length), false).ok;
+    return this.#seat.clear(gpa, length).ok;
   }
 }
 

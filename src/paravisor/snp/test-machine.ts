@@ -90,6 +90,9 @@ export class TestMachine {
         machine.memory.set(bytes, gpa);
         return { ok: true };
       },
+      clear(gpa, length) {
+        return this.write(gpa, new Uint8Array(length), false);
+      },
       random: () => [1, 2],
       getGhcb: () => this.ghcbs[vp] ?? [0, 0],
       setGhcb: (lo, hi) => void (this.ghcbs[vp] = [lo, hi]),

@@ -83,7 +83,7 @@ export function createSnpHostView(
         if (result.contents !== undefined) system.fill(page, 0, result.contents);
         return result;
       }
-      if (type === PAGE_TYPE.zero) system.clear(page, asid);
+      if (type === PAGE_TYPE.zero) system.clear(page, 1, asid);
       else system.fill(page, asid, result.contents as Uint8Array);
       rmp.setBits(page, RMP.validated | (type === PAGE_TYPE.vmsa ? RMP.vmsa : 0), RMP.immutable);
       permissions?.forEach((mask, k) => rmp.setPermissions(page, k + 1, mask));

@@ -54,7 +54,9 @@ export function createSeat({ system, sink, now, random }: SeatWorld, vp: number,
       const bytes = Math.min(length - at, PAGE - ((gpa + at) % PAGE));
       const spa = find(gpa + at, shared, write);
       if (typeof spa === 'string') return { ok: false, reason: spa };
-      pieces.push([spa, at, bytes]);
+      const last = pieces.at(-1);
+      if (last !== undefined && last[0] + last[2] === spa) last[2] += bytes;
+      else pieces.push([spa, at, bytes]);
       at += bytes;
     }
     for (const piece of pieces) visit(...piece);
@@ -85,7 +87,8 @@ export function createSeat({ system, sink, now, random }: SeatWorld, vp: number,
       const bytes = new Uint8Array(length);
       const domain = shared ? 0 : caller.asid;
       const ok = walk(gpa, length, shared, false, (spa, offset, count) => {
-        system.changeKey(Math.floor(spa / PAGE), domain);
+        for (let page = Math.floor(spa / PAGE); page * PAGE < spa + count; page++)
+          system.changeKey(page, domain);
         bytes.set(system.peek(spa, count, domain), offset);
       });
       return ok.ok ? { ok: true, bytes } : ok;
@@ -94,6 +97,12 @@ export function createSeat({ system, sink, now, random }: SeatWorld, vp: number,
       return walk(gpa, bytes.length, shared, true, (spa, offset, count) =>
         system.poke(spa, bytes.subarray(offset, offset + count), shared ? 0 : caller.asid),
       );
+    },
+    clear(gpa, length): SeatWrite {
+      return walk(gpa, length, false, true, (spa, _offset, count) => {
+        if (spa % PAGE === 0 && count % PAGE === 0) system.clear(spa / PAGE, count / PAGE, caller.asid);
+        else system.poke(spa, new Uint8Array(count), caller.asid);
+      });
     },
     getGhcb: () => [vmcb.ghcb.lo, vmcb.ghcb.hi],
     setGhcb(lo, hi) {

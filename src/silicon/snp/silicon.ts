@@ -39,6 +39,7 @@ import {
   vcpuSeed,
   rflags,
 } from '../vcpu.ts';
+import { clearFrames } from './clear.ts';
 import { snpCpuid, type SnpCpuid } from './cpuid.ts';
 import { createSnpHostView } from './host-view.ts';
 import { snpDefs } from './instructions.ts';
@@ -83,8 +84,8 @@ function plan(setup: SiliconSetup, options: SnpOptions): SiliconPlan {
     contexts: VMPLS,
     defs: snpDefs,
     features: setup.model.features,
-    routines: [secondStageSnp, ...vmsaRoutines],
-    exports: ['vmsa_load', 'vmsa_save'],
+    routines: [secondStageSnp, clearFrames, ...vmsaRoutines],
+    exports: ['vmsa_load', 'vmsa_save', 'clear_frames'],
     frameBytes,
     stageBytes: snpStageBytes(top, frameBytes),
     bind: (engine, clock) => new SnpSilicon(setup, options, engine, clock, top),

@@ -10,6 +10,7 @@ import { ReverseMap } from './rmp.ts';
 
 const PAGE = 4096;
 const BLOCK = 2 << 20;
+const BLOCK_PAGES = BLOCK / PAGE;
 const ALIAS = 2 ** ALIAS_BIT;
 
 export class SnpSystem {
@@ -21,6 +22,7 @@ export class SnpSystem {
   readonly layout: SnpLayout;
   readonly #u8: Uint8Array;
   readonly #u32: Uint32Array;
+  readonly #clear: (host: number, bytes: number) => void;
 
   constructor(engine: Engine, top: number, seed: bigint) {
     this.engine = engine;
@@ -30,6 +32,7 @@ export class SnpSystem {
     this.layout = snpLayout(plan.stage, top, this.bytes);
     this.#u8 = engine.u8;
     this.#u32 = engine.u32;
+    this.#clear = engine.routine('clear_frames');
     this.rmp = new ReverseMap(engine.memory.buffer, this.layout.rmp, this.bytes / PAGE);
     const { nested, nestedPages, rmp, domains, mixed, msrMap } = this.layout;
     for (const [offset, value] of [
@@ -110,25 +113,43 @@ export class SnpSystem {
     const host = this.host(page * PAGE);
     this.#u8.set(this.keys.convert(this.#u8.subarray(host, host + PAGE), page, before, domain), host);
     this.#u8[this.layout.domains + page] = domain;
-    this.#u8[this.layout.mixed + (page >>> 9)] = 1;
+    this.settleBlocks(page, 1);
     this.engine.blocks.codeChanged(host, PAGE);
     this.flush();
   }
-  /** New content under `domain`, as the firmware writes it. */
+  /** New content of whole pages under `domain`: what they held before is nobody's any more, so nothing is converted. */
   fill(page: number, domain: number, contents: Uint8Array): void {
-    const host = this.host(page * PAGE);
-    this.#u8.set(contents, host);
-    this.#u8[this.layout.domains + page] = domain;
-    this.engine.blocks.codeChanged(host, PAGE);
+    this.#u8.set(contents, this.host(page * PAGE));
+    this.#replaced(page, contents.length / PAGE, domain);
   }
 
-  /** Zeros under `domain`. Memory that is zero already is left alone: nobody has to provide it. */
-  clear(page: number, domain: number): void {
-    const start = this.host(page * PAGE) >>> 2;
-    let any = 0;
-    for (let k = 0; k < PAGE / 4; k++) any |= this.#u32[start + k] as number;
-    if (any !== 0) this.fill(page, domain, new Uint8Array(PAGE));
-    this.#u8[this.layout.domains + page] = domain;
+  /** Zeros under `domain`. */
+  clear(page: number, count: number, domain: number): void {
+    this.#clear(this.host(page * PAGE), count * PAGE);
+    this.#replaced(page, count, domain);
+  }
+
+  #replaced(page: number, count: number, domain: number): void {
+    const { domains } = this.layout;
+    let changed = false;
+    for (let at = page; at < page + count && !changed; at++) changed = this.domain(at) !== domain;
+    this.engine.blocks.codeChanged(this.host(page * PAGE), count * PAGE);
+    if (!changed) return;
+    this.#u8.fill(domain, domains + page, domains + page + count);
+    this.settleBlocks(page, count);
+    this.flush();
+  }
+
+  /** Notes of the 2 MiB blocks around these pages whether all of each is under one key. */
+  settleBlocks(page: number, count: number): void {
+    const { domains, mixed } = this.layout;
+    for (let block = page >>> 9; block <= (page + count - 1) >>> 9; block++) {
+      const first = domains + block * BLOCK_PAGES;
+      const domain = this.#u8[first];
+      let at = 1;
+      while (at < BLOCK_PAGES && this.#u8[first + at] === domain) at++;
+      this.#u8[mixed + block] = at < BLOCK_PAGES ? 1 : 0;
+    }
   }
 
   /** What an access from `domain` finds, without changing what the frame holds. */
@@ -151,6 +172,12 @@ export class SnpSystem {
   poke(spa: number, bytes: Uint8Array, domain: number): void {
     for (let at = 0; at < bytes.length;) {
       const page = Math.floor((spa + at) / PAGE);
+      const whole = (spa + at) % PAGE === 0 ? Math.floor((bytes.length - at) / PAGE) : 0;
+      if (whole > 0) {
+        this.fill(page, domain, bytes.subarray(at, at + whole * PAGE));
+        at += whole * PAGE;
+        continue;
+      }
       const count = Math.min(bytes.length - at, PAGE - ((spa + at) % PAGE));
       this.changeKey(page, domain);
       const host = this.host(spa + at);

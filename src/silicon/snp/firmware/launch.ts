@@ -60,6 +60,7 @@ export interface LaunchUpdateResult {
   readonly contents?: Uint8Array;
 }
 
+const ZEROS = new Uint8Array(4096);
 const SEV_FEATURES = 0x3b0;
 const SECURE_TSC = 1 << 1;
 
@@ -88,7 +89,7 @@ function newContents(
     case PAGE_TYPE.unmeasured:
       return { status: STATUS.success, contents };
     case PAGE_TYPE.zero:
-      return { status: STATUS.success, contents: new Uint8Array(contents.length) };
+      return { status: STATUS.success, contents: ZEROS };
     case PAGE_TYPE.vmsa: {
       // SEV_FEATURES bit 9: Secure TSC.
       if (((contents[SEV_FEATURES + 1] as number) & SECURE_TSC) === 0)
