@@ -47,8 +47,8 @@ export function vmsaPage(r: InitialRegisters, { vmpl, features, virtualTom }: Vm
       sevFeatures: BigInt(features >>> 0),
       virtualTom,
       mxcsr: r.mxcsr,
+      // As after FNINIT: with X87_FTW zero all registers are empty.
       fcw: r.fcw,
-      ftw: 0xffff,
     },
     page,
   );

@@ -1,12 +1,19 @@
 /**
  * The VM save area of a guest with encrypted state (AMD APM vol. 2, table B-4, "VMSA layout, state save area for SEV-ES"
- * with the additions for SEV-SNP). x87 registers are 10 bytes each from `X87_REGISTERS` on, XMM0-15 16 bytes each from
- * `XMM` on, the upper halves of YMM from `YMM_HIGH` on.
+ * with the additions for SEV-SNP). XMM0-15 are 16 bytes each from `XMM` on, the upper
+ * halves of YMM from `YMM_HIGH` on.
+ *
+ * The table does not say how the x87 state is written down. Processors have the significands of ST(0) to ST(7) from
+ * `X87_SIGNIFICANDS` on, then their signs and exponents from `X87_EXPONENTS` on, and X87_FTW in the abridged form of
+ * FXSAVE: Linux's KVM fills VMSAs so (sev_es_sync_vmsa), and its test of it on hardware compares a guest's XSAVE.
  */
 import { record } from '../record.ts';
 
 export const VMSA_SIZE = 0x1000;
-export const X87_REGISTERS = 0x420;
+export const X87_SIGNIFICANDS = 0x420;
+export const X87_EXPONENTS = 0x460;
+/** X87_FTW of eight registers that hold zeros: what RESET leaves (5555h in the full form; AMD APM vol. 2, table 14-1). */
+export const X87_ALL_VALID = 0xff;
 export const XMM = 0x470;
 export const YMM_HIGH = 0x570;
 /** `xsaveValid`: 16 bytes. */

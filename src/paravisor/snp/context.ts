@@ -5,7 +5,7 @@
 
 import { REGISTER, type RegisterValue } from '../../abi/hyperv/registers.ts';
 import { setU16, setU32, u16, u32 } from '../../abi/record.ts';
-import { vmsa, X87_REGISTERS, XMM } from '../../abi/snp/vmsa.ts';
+import { vmsa, XMM } from '../../abi/snp/vmsa.ts';
 import type { Vmpl0Seat } from '../../seats/program.ts';
 
 /** What of the page a turn may change. */
@@ -138,9 +138,6 @@ export class Context {
     vmsa.set(this.bytes, name as 'rip', value);
     this.dirty = true;
   }
-
-  /** x87 and SSE registers as INIT leaves them: it does not touch them, so they stay. */
-  static readonly keptByInit = { from: X87_REGISTERS, to: BYTES } as const;
 }
 
 export type SegmentName = 'es' | 'cs' | 'ss' | 'ds' | 'fs' | 'gs' | 'gdtr' | 'ldtr' | 'idtr' | 'tr';

@@ -3,7 +3,7 @@
 import { initialContext } from '../../abi/hyperv/inputs.ts';
 import { PAGE_SIZE } from '../../abi/hyperv/pages.ts';
 import { u16, u32 } from '../../abi/record.ts';
-import { SEV_FEATURE, vmsa, VMSA_GENERAL } from '../../abi/snp/vmsa.ts';
+import { SEV_FEATURE, vmsa, VMSA_GENERAL, X87_ALL_VALID } from '../../abi/snp/vmsa.ts';
 import type { CpuidRegisters } from '../../seats/exits.ts';
 import type { HostView } from '../../seats/host-view.ts';
 import type { RmpOutcome, Vmpl0Seat } from '../../seats/program.ts';
@@ -203,5 +203,5 @@ export function resetContext(context: Context, features: number, virtualTom: big
   context.setWide('pat', 0x0007_0406_0007_0406n);
   vmsa.set(context.bytes, 'mxcsr', 0x1f80);
   vmsa.set(context.bytes, 'fcw', 0x40);
-  vmsa.set(context.bytes, 'ftw', 0x5555);
+  vmsa.set(context.bytes, 'ftw', X87_ALL_VALID);
 }

@@ -1,5 +1,5 @@
 /** Copies a context's registers to and from its VMSA page, in generated code: both happen at each entry and exit. */
-import { vmsa, X87_REGISTERS, XMM } from '../../abi/snp/vmsa.ts';
+import { vmsa, X87_EXPONENTS, X87_SIGNIFICANDS, XMM } from '../../abi/snp/vmsa.ts';
 import {
   CPU,
   CS,
@@ -105,8 +105,8 @@ export const vmsaRoutines: readonly Routine[] = [
     f.store('16', page, f.load('32', cpu, CPU.fsw).and(~0x3800).or(top.shl(11)), at('fsw'));
     for (let n = 0; n < 8; n++) {
       const st = f.let(cpu.add(top.add(n).and(7).shl(4)));
-      f.store('64', page, f.load('64', st, CPU.st), X87_REGISTERS + n * 10);
-      f.store('16', page, f.load('16u', st, CPU.st + 8), X87_REGISTERS + n * 10 + 8);
+      f.store('64', page, f.load('64', st, CPU.st), X87_SIGNIFICANDS + n * 8);
+      f.store('16', page, f.load('16u', st, CPU.st + 8), X87_EXPONENTS + n * 2);
     }
     for (let n = 0; n < 16; n++) f.store('v128', page, f.load('v128', cpu, CPU.xmm + n * 32), XMM + n * 16);
   }),
@@ -142,8 +142,8 @@ export const vmsaRoutines: readonly Routine[] = [
     f.store('32', cpu, top, CPU.ftop);
     for (let n = 0; n < 8; n++) {
       const st = f.let(cpu.add(top.add(n).and(7).shl(4)));
-      f.store('64', st, f.load('64', page, X87_REGISTERS + n * 10), CPU.st);
-      f.store('16', st, f.load('16u', page, X87_REGISTERS + n * 10 + 8), CPU.st + 8);
+      f.store('64', st, f.load('64', page, X87_SIGNIFICANDS + n * 8), CPU.st);
+      f.store('16', st, f.load('16u', page, X87_EXPONENTS + n * 2), CPU.st + 8);
     }
     for (let n = 0; n < 16; n++) f.store('v128', cpu, f.load('v128', page, XMM + n * 16), CPU.xmm + n * 32);
   }),
