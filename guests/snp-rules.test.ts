@@ -4,12 +4,25 @@
  */
 import { describe, expect, it } from 'vitest';
 import { NPF, SVM_EXIT } from '../src/abi/snp/exit-codes.ts';
-import { EVENT_INJECTION, SEV_FEATURE, vmsa } from '../src/abi/snp/vmsa.ts';
+import { EVENT_INJECTION, SEV_FEATURE, VINTR, vmsa } from '../src/abi/snp/vmsa.ts';
 import type { NestedFaultExit } from '../src/seats/exits.ts';
 import { RMP_STATUS, SVM_INTERCEPT } from '../src/seats/snp.ts';
 import { ACCEPTED_FEATURES, FEATURE_ROWS } from '../src/silicon/snp/features.ts';
-import { at, eax, edx, rax, rbx as asmRbx, rdi as asmRdi } from './asm.ts';
-import { AT, C_BIT, linear, NOTE, runSnp, type SnpGuest, type SnpOptions, type SnpRun } from './snp.ts';
+import type { CpuModel } from '../src/x86/cpuid.ts';
+import type { Feature } from '../src/x86/defs/def.ts';
+import { eax, ecx, edx, rax, rbx as asmRbx, rdi as asmRdi, rdx, rsi as asmRsi } from './asm.ts';
+import {
+  AT,
+  C_BIT,
+  linear,
+  NOTE,
+  runSnp,
+  snpModel,
+  type HostHand,
+  type SnpGuest,
+  type SnpOptions,
+  type SnpRun,
+} from './snp.ts';
 
 interface Rule {
   readonly rule: string;
@@ -49,23 +62,28 @@ const vc = (
   },
 });
 
-/** Enters VMPL1 at the first VMGEXIT. */
-const enterLower: SnpOptions['onExit'] = ({ view, vmcb }, exit, nth) => {
-  const mapping = view.mapping(AT.otherVmsa);
-  if (exit.kind === 'vmgexit' && nth === 1 && mapping.kind === 'page') vmcb.vmsa = mapping.spa;
+const spaOf = ({ view }: HostHand, gpa: number): number => {
+  const mapping = view.mapping(gpa);
+  return mapping.kind === 'page' ? mapping.spa : -1;
+};
+const nothing = (): void => undefined;
+/** Enters the lower VMPL at the first VMGEXIT. */
+const enterLower: SnpOptions['onExit'] = (host, exit, nth) => {
+  if (exit.kind === 'vmgexit' && nth === 1) host.vmcb.vmsa = spaOf(host, AT.otherVmsa);
   return exit.kind === 'nested-fault';
 };
-/** A program at VMPL1, after VMPL0 has given it its pages and done `first`. */
-const atVmpl1 = (
+/** A program at VMPL1 or lower, after VMPL0 has given it its pages and done `first`. */
+const atLower = (
+  lowerVmpl: 1 | 2 | 3,
   rule: string,
   section: string,
   first: (guest: SnpGuest) => void,
   lower: (guest: SnpGuest) => void,
   check: (run: SnpRun) => void,
 ): Rule => ({
-  rule: `at VMPL1 ${rule}`,
+  rule: `at VMPL${lowerVmpl} ${rule}`,
   section,
-  options: { onExit: enterLower, lower },
+  options: { onExit: enterLower, lower, lowerVmpl },
   guest: (guest) => {
     guest.grantLower();
     first(guest);
@@ -73,79 +91,143 @@ const atVmpl1 = (
   },
   check,
 });
-const nothing = (): void => undefined;
+/** VMPL0 and VMPL1 take turns at every VMGEXIT. `atSwitch` is the host's deed before each entry. */
+const inTurns = (atSwitch: (host: HostHand) => void = nothing): NonNullable<SnpOptions['onExit']> => {
+  let lower = false;
+  return (host, exit, nth) => {
+    if (nth === 1) lower = false;
+    if (exit.kind !== 'vmgexit') return exit.kind === 'nested-fault';
+    lower = !lower;
+    host.vmcb.vmsa = spaOf(host, lower ? AT.otherVmsa : AT.vmsa);
+    atSwitch(host);
+    return false;
+  };
+};
+/** VMPL0 writes a field of the other context's VMSA. */
+const setContext = (guest: SnpGuest, name: Parameters<typeof vmsa.offsetOf>[0], value: bigint): void =>
+  guest.store(BigInt(AT.otherVmsa + vmsa.offsetOf(name)), value);
+/** V_INTR_VECTOR in bits 39:32, V_INTR_PRIO in 19:16, V_IRQ in 8 (APM vol. 2, table B-4). */
+const virtualInterrupt = (vector: number): bigint =>
+  (BigInt(vector) << 32n) | (BigInt(vector >> 4) << 16n) | 0x100n;
+/** Of the host: 2^40 ticks. */
+const HOST_OFFSET = 1n << 40n;
+/** A processor that offers more than the models of the table. */
+const modelWith = (feature: Feature): CpuModel => {
+  const model = snpModel();
+  return { ...model, features: new Set([...model.features, feature]) };
+};
 
-const RULES: readonly Rule[] = [
-  atVmpl1(
-    'PVALIDATE is #GP',
-    'vol. 3, PVALIDATE',
-    nothing,
-    (guest) => guest.guarded('lowerAfter', () => guest.pvalidate(SCRATCH, false, true, 0)),
-    (run) => {
-      ended(run);
-      expect(run.note(count(13))).toBe(1n);
-    },
-  ),
-  ...(
-    [
-      ['RMPADJUST to VMPL2 is allowed', 0x0102n, RMP_STATUS.success],
-      ['RMPADJUST to itself is not', 0x0101n, RMP_STATUS.failPermission],
-      ['RMPADJUST to VMPL0 is not', 0x0100n, RMP_STATUS.failPermission],
-      ['RMPADJUST of the VMSA attribute is not', 0x1_0002n, RMP_STATUS.failPermission],
-    ] as const
-  ).map(([what, operand, status]) =>
-    atVmpl1(
-      what,
-      'vol. 3, RMPADJUST',
+/** What each VMPL below 0 may do; the paravisor's guest is at 2. */
+const lowerRules = (vmpl: 1 | 2 | 3): readonly Rule[] => {
+  const nobody: readonly [string, bigint, number] = [
+    'to VMPL4, which does not exist',
+    0x0104n,
+    RMP_STATUS.failInput,
+  ];
+  const next = BigInt(vmpl + 1);
+  const allowed: readonly (readonly [string, bigint, number])[] =
+    vmpl === 3
+      ? [nobody]
+      : [
+          [`to VMPL${next} is allowed`, 0x0100n | next, RMP_STATUS.success],
+          ['of more than it has is not', 0x1f00n | next, RMP_STATUS.failPermission],
+          ['of the VMSA attribute is not', 0x1_0000n | next, RMP_STATUS.failPermission],
+        ];
+  const refused = Array.from({ length: vmpl + 1 }, (_, target): readonly [string, bigint, number] => [
+    target === vmpl ? 'to itself is not' : `to VMPL${target} is not`,
+    0x1_0100n | BigInt(target),
+    RMP_STATUS.failPermission,
+  ]);
+  return [
+    atLower(
+      vmpl,
+      'PVALIDATE is #GP',
+      'vol. 3, PVALIDATE',
       nothing,
-      (guest) => guest.rmpadjust(SCRATCH, false, operand, 0),
+      (guest) => guest.guarded('lowerAfter', () => guest.pvalidate(SCRATCH, false, true, 0)),
       (run) => {
         ended(run);
-        expect(run.word(0)).toBe(BigInt(status));
+        expect(run.note(count(13))).toBe(1n);
       },
     ),
-  ),
-  atVmpl1(
-    'a page that VMPL0 gave for reading is read, and a write goes to the host',
-    'vol. 2, 15.36.7 and table 15-38',
-    (guest) => {
-      guest.store(SCRATCH, 0x4242n);
-      guest.rmpadjust(SCRATCH, false, 0x0101n, 9);
-    },
-    (guest) => {
-      guest.load(SCRATCH);
-      guest.result(0, rax);
-      guest.store(SCRATCH, 1n);
-    },
-    (run) => {
-      expect(run.word(0)).toBe(0x4242n);
-      const [fault] = faults(run);
-      expect((fault as NestedFaultExit).hi & NPF.vmpl).not.toBe(0);
-      expect((fault as NestedFaultExit).gpa).toBe(AT.scratch);
-      expect(run.machine.truth.read(AT.scratch, 2)).toEqual(Uint8Array.of(0x42, 0x42));
-    },
-  ),
-  atVmpl1(
-    'a page that VMPL0 did not give is out of reach',
-    'vol. 2, 15.36.7',
-    nothing,
-    (guest) => guest.load(BLOCKS),
-    (run) => expect((faults(run)[0] as NestedFaultExit).hi & NPF.vmpl).not.toBe(0),
-  ),
-  atVmpl1(
-    'a page without supervisor-execute cannot be run',
-    'vol. 2, table 15-38',
-    (guest) => guest.rmpadjust(SCRATCH, false, 0x0301n, 9),
-    (guest) => {
-      guest.a.movabs(rax, SCRATCH);
-      guest.a.jmp(rax);
-    },
-    (run) => {
-      const [fault] = faults(run);
-      expect((fault as NestedFaultExit).lo & NPF.fetch).not.toBe(0);
-      expect((fault as NestedFaultExit).hi & NPF.vmpl).not.toBe(0);
-    },
-  ),
+    ...[...allowed, ...refused].map(([what, operand, status]) =>
+      atLower(
+        vmpl,
+        `RMPADJUST ${what}`,
+        'vol. 3, RMPADJUST',
+        nothing,
+        (guest) => guest.rmpadjust(SCRATCH, false, operand, 0),
+        (run) => {
+          ended(run);
+          expect(run.word(0)).toBe(BigInt(status));
+        },
+      ),
+    ),
+    atLower(
+      vmpl,
+      'a page that VMPL0 gave for reading is read, and a write goes to the host',
+      'vol. 2, 15.36.7 and table 15-38',
+      (guest) => {
+        guest.store(SCRATCH, 0x4242n);
+        guest.rmpadjust(SCRATCH, false, 0x0100n | BigInt(vmpl), 9);
+      },
+      (guest) => {
+        guest.load(SCRATCH);
+        guest.result(0, rax);
+        guest.store(SCRATCH, 1n);
+      },
+      (run) => {
+        expect(run.word(0)).toBe(0x4242n);
+        const [fault] = faults(run);
+        expect((fault as NestedFaultExit).hi & NPF.vmpl).not.toBe(0);
+        expect((fault as NestedFaultExit).gpa).toBe(AT.scratch);
+        expect(run.machine.truth.read(AT.scratch, 2)).toEqual(Uint8Array.of(0x42, 0x42));
+      },
+    ),
+    ...(
+      [
+        ['a page that VMPL0 did not give', BLOCKS],
+        ['a VMSA page', BigInt(AT.vmsa)],
+        ['its own VMSA page', BigInt(AT.otherVmsa)],
+      ] as const
+    ).map(([what, address]) =>
+      atLower(
+        vmpl,
+        `${what} is out of reach`,
+        'vol. 2, 15.36.7',
+        nothing,
+        (guest) => {
+          guest.load(address);
+          guest.result(0, 1n);
+        },
+        (run) => {
+          expect((faults(run)[0] as NestedFaultExit).hi & NPF.vmpl).not.toBe(0);
+          expect(run.word(0)).toBe(0n);
+        },
+      ),
+    ),
+    atLower(
+      vmpl,
+      'a page without supervisor-execute cannot be run',
+      'vol. 2, table 15-38',
+      (guest) => guest.rmpadjust(SCRATCH, false, 0x0300n | BigInt(vmpl), 9),
+      (guest) => {
+        guest.a.movabs(rax, SCRATCH);
+        guest.a.jmp(rax);
+      },
+      (run) => {
+        const [fault] = faults(run);
+        expect((fault as NestedFaultExit).lo & NPF.fetch).not.toBe(0);
+        expect((fault as NestedFaultExit).hi & NPF.vmpl).not.toBe(0);
+      },
+    ),
+  ];
+};
+
+const RULES: readonly Rule[] = [
+  ...lowerRules(1),
+  ...lowerRules(2),
+  ...lowerRules(3),
   {
     rule: 'a page that is validated already says so in CF',
     section: 'vol. 3, PVALIDATE',
@@ -347,6 +429,19 @@ const RULES: readonly Rule[] = [
     a.mov(edx, 0x80);
     a.db(0x6c);
   }),
+  vc('OUTS', SVM_EXIT.io, ({ a }) => {
+    a.mov(asmRsi, AT.scratch);
+    a.mov(edx, 0x80);
+    a.db(0x6e);
+  }),
+  vc('MONITOR', SVM_EXIT.monitor, ({ a }) => a.db(0x0f, 0x01, 0xc8), {
+    intercepts: SVM_INTERCEPT.monitor,
+    model: modelWith('monitor'),
+  }),
+  vc('MWAIT', SVM_EXIT.mwait, ({ a }) => a.db(0x0f, 0x01, 0xc9), {
+    intercepts: SVM_INTERCEPT.monitor,
+    model: modelWith('monitor'),
+  }),
   vc('RDMSR', SVM_EXIT.msr, (guest) => guest.rdmsr(0x4000_0020, 0)),
   vc('WRMSR', SVM_EXIT.msr, (guest) => guest.wrmsr(0x4000_0000, 1n)),
   vc('VMMCALL', SVM_EXIT.vmmcall, ({ a }) => a.db(0x0f, 0x01, 0xd9)),
@@ -364,6 +459,20 @@ const RULES: readonly Rule[] = [
     guest.a.movabs(asmRbx, linear(0));
     guest.load(linear(0));
   }),
+  vc('a write to emulated MMIO', SVM_EXIT.nestedPageFault, (guest) => {
+    guest.mapAt(0, 0xfec0_0000n);
+    guest.store(linear(0), 1n);
+  }),
+  {
+    rule: 'HLT is an automatic exit: the host has it, and the guest no #VC',
+    section: 'vol. 2, table 15-35',
+    options: { onExit: (_host, exit) => exit.kind === 'hlt' },
+    guest: (guest) => guest.a.db(0xf4),
+    check: (run) => {
+      expect(run.exits.map(({ kind }) => kind)).toEqual(['hlt']);
+      expect(run.note(count(VC))).toBe(0n);
+    },
+  },
   {
     rule: "with DebugSwap DR7 is the guest's own",
     section: 'vol. 2, 15.36.20 (DebugSwap)',
@@ -418,18 +527,59 @@ const RULES: readonly Rule[] = [
     },
   },
   {
-    rule: 'Secure TSC: the frequency is told and the TSC follows the VMSA, whatever the host would like',
-    section: 'vol. 2, 15.36.18',
-    options: { features: SEV_FEATURE.secureTsc },
+    rule: 'an ordinary TSC has the offset that the host gives it',
+    section: 'vol. 2, 15.30.5',
+    options: { tscAtZero: HOST_OFFSET },
     guest: (guest) => {
-      guest.rdmsr(0xc001_0134, 0);
       guest.a.db(0x0f, 0x31);
-      guest.a.mov(at({ disp: AT.results + 8 }), eax);
+      guest.result(0, rdx);
     },
     check: (run) => {
       ended(run);
-      expect(run.word(0)).toBe(2000n);
+      expect(run.word(0)).toBe(HOST_OFFSET >> 32n);
+    },
+  },
+  {
+    rule: "Secure TSC: the frequency is told, and the host's offset counts for nothing",
+    section: 'vol. 2, 15.36.18',
+    options: { features: SEV_FEATURE.secureTsc, tscAtZero: HOST_OFFSET },
+    guest: (guest) => {
+      guest.rdmsr(0xc001_0134, 0);
+      guest.a.db(0x0f, 0x31);
+      guest.result(1, rdx);
+    },
+    check: (run) => {
+      ended(run);
+      expect([run.word(0), run.word(1)]).toEqual([2000n, 0n]);
+    },
+  },
+  {
+    rule: 'Secure TSC: a context has the scale and the offset of its own VMSA',
+    section: 'vol. 2, 15.36.18',
+    options: {
+      lowerFeatures: SEV_FEATURE.secureTsc,
+      tscAtZero: HOST_OFFSET,
+      onExit: inTurns(),
+      lower: (guest) => {
+        guest.a.db(0x0f, 0x31);
+        guest.result(0, rdx);
+        guest.a.db(0x0f, 0x31);
+        guest.result(1, rax);
+      },
+    },
+    guest: (guest) => {
+      guest.grantLower();
+      setContext(guest, 'tscOffset', 0x1234n << 32n);
+      // 8.32 fixed point: half the speed.
+      setContext(guest, 'tscScale', 1n << 31n);
+      guest.pageState(SHARED, 2);
+    },
+    check: (run) => {
+      ended(run);
+      expect(run.word(0)).toBe(0x1234n);
       expect(run.word(1)).toBeGreaterThan(0n);
+      // One tick of the clock is 2 of an ordinary TSC here, and 1 of this one.
+      expect(run.word(1)).toBeLessThanOrEqual(BigInt(run.machine.now));
     },
   },
   {
@@ -693,6 +843,131 @@ const RULES: readonly Rule[] = [
     check: (run) => expect(run.exits.at(-1)).toEqual({ kind: 'triple-fault' }),
   },
   {
+    rule: 'alternate injection: the event that VMPL0 put into the VMSA is delivered, although IF is clear; the one of the VMCB is not',
+    section: 'vol. 2, 15.36.16',
+    options: {
+      lowerFeatures: SEV_FEATURE.alternateInjection,
+      onExit: inTurns((host) => {
+        if (host.vmcb.vmsa === spaOf(host, AT.otherVmsa))
+          host.vmcb.eventInj = { lo: (EVENT_INJECTION.valid | 0x40) >>> 0, hi: 0 };
+      }),
+      lower: (guest) => {
+        guest.pageState(SHARED, 2);
+        guest.note(NOTE.interrupts, 0);
+      },
+    },
+    guest: (guest) => {
+      guest.grantLower();
+      guest.pageState(SHARED, 2);
+      setContext(guest, 'eventInj', BigInt((EVENT_INJECTION.valid | 0x50) >>> 0));
+      guest.pageState(SHARED, 2);
+    },
+    check: (run) => {
+      ended(run);
+      expect(run.word(0)).toBe(0x1_0051n);
+    },
+  },
+  {
+    rule: 'alternate injection: an exception with its error code',
+    section: 'vol. 2, 15.36.16',
+    options: {
+      lowerFeatures: SEV_FEATURE.alternateInjection,
+      onExit: inTurns(),
+      lower: (guest) => guest.guarded('lowerAfter', () => guest.pageState(SHARED, 2)),
+    },
+    guest: (guest) => {
+      guest.grantLower();
+      guest.pageState(SHARED, 2);
+      const event =
+        EVENT_INJECTION.valid |
+        EVENT_INJECTION.hasError |
+        (EVENT_INJECTION.exception << EVENT_INJECTION.typeShift) |
+        13;
+      setContext(guest, 'eventInj', (0x123n << 32n) | BigInt(event >>> 0));
+      guest.pageState(SHARED, 2);
+    },
+    check: (run) => {
+      ended(run);
+      expect([run.note(count(13)), run.note(errorOf(13))]).toEqual([1n, 0x123n]);
+    },
+  },
+  {
+    rule: 'alternate injection: a virtual interrupt of the VMSA waits for IF',
+    section: 'vol. 2, 15.36.16 and 15.21.4',
+    options: {
+      lowerFeatures: SEV_FEATURE.alternateInjection,
+      onExit: inTurns(),
+      lower: (guest) => {
+        guest.a.db(0x90);
+        guest.note(NOTE.interrupts, 0);
+        guest.a.db(0xfb, 0x90, 0x90);
+        guest.note(NOTE.interrupts, 1);
+      },
+    },
+    guest: (guest) => {
+      guest.grantLower();
+      setContext(guest, 'vintrControl', virtualInterrupt(0x60));
+      guest.pageState(SHARED, 2);
+    },
+    check: (run) => {
+      ended(run);
+      expect([run.word(0), run.word(1)]).toEqual([0n, 0x1_0061n]);
+    },
+  },
+  {
+    rule: 'alternate injection: a virtual interrupt waits for the task priority, which CR8 is',
+    section: 'vol. 2, 15.36.16 and 15.21.4',
+    options: {
+      lowerFeatures: SEV_FEATURE.alternateInjection,
+      onExit: inTurns(),
+      lower: (guest) => {
+        guest.a.db(0xfb, 0x90, 0x90);
+        guest.note(NOTE.interrupts, 0);
+        guest.a.mov(eax, 0);
+        guest.a.db(0x44, 0x0f, 0x22, 0xc0); // mov cr8, rax
+        guest.a.db(0x90);
+        guest.note(NOTE.interrupts, 1);
+      },
+    },
+    guest: (guest) => {
+      guest.grantLower();
+      setContext(guest, 'vintrControl', virtualInterrupt(0x60) | 7n);
+      guest.pageState(SHARED, 2);
+    },
+    check: (run) => {
+      ended(run);
+      expect([run.word(0), run.word(1)]).toEqual([0n, 0x1_0061n]);
+    },
+  },
+  {
+    rule: 'alternate injection: a virtual NMI of the VMSA does not wait for IF, but for the end of another NMI',
+    section: 'vol. 2, 15.36.16',
+    options: {
+      lowerFeatures: SEV_FEATURE.alternateInjection,
+      onExit: inTurns(),
+      lower: (guest) => {
+        guest.pageState(SHARED, 2);
+        guest.a.db(0x90);
+        guest.note(count(2), 0);
+        guest.pageState(SHARED, 2);
+        guest.a.db(0x90);
+        guest.note(count(2), 1);
+      },
+    },
+    guest: (guest) => {
+      guest.grantLower();
+      guest.pageState(SHARED, 2);
+      setContext(guest, 'vintrControl', BigInt(VINTR.nmi | VINTR.nmiEnable | VINTR.nmiMask));
+      guest.pageState(SHARED, 2);
+      setContext(guest, 'vintrControl', BigInt(VINTR.nmi | VINTR.nmiEnable));
+      guest.pageState(SHARED, 2);
+    },
+    check: (run) => {
+      ended(run);
+      expect([run.word(0), run.word(1)]).toEqual([0n, 1n]);
+    },
+  },
+  {
     rule: 'alternate injection: a context that was left busy is VMEXIT_BUSY',
     section: 'vol. 2, 15.36.16 (GUEST_BUSY)',
     options: {
@@ -728,6 +1003,81 @@ const RULES: readonly Rule[] = [
     },
     guest: (guest) => guest.pageState(SHARED, 2),
     check: (run) => expect(run.exits.at(-1)).toEqual({ kind: 'entry-failed', code: SVM_EXIT.invalid }),
+  },
+  {
+    rule: 'the host cannot write the VMSA of a processor between its turns, and reads ciphertext',
+    section: 'vol. 2, 15.36.10, table 15-39',
+    options: {
+      onExit: (host, exit) => {
+        if (exit.kind !== 'vmgexit') return false;
+        const spa = spaOf(host, AT.vmsa);
+        expect(host.view.writeSystem(spa + vmsa.offsetOf('rip'), new Uint8Array(8))).toEqual({
+          ok: false,
+          reason: 'private',
+        });
+        const seen = host.view.readSystem(spa, 4096);
+        if (seen.ok) expect(vmsa.low(seen.bytes, 'cr3')).not.toBe(AT.tables);
+        return false;
+      },
+    },
+    guest: (guest) => {
+      guest.pageState(SHARED, 2);
+      guest.result(0, 7n);
+    },
+    check: (run) => {
+      ended(run);
+      expect(run.word(0)).toBe(7n);
+    },
+  },
+  {
+    rule: 'a VMSA page that the host takes and gives back is no context any more',
+    section: 'vol. 3, RMPUPDATE; vol. 2, 15.36.17',
+    options: {
+      onExit: (host, exit, nth) => {
+        if (exit.kind !== 'vmgexit' || nth !== 1) return false;
+        const spa = spaOf(host, AT.vmsa);
+        const { view } = host;
+        view.rmpupdate(spa, { assigned: false, large: false, immutable: false, gpa: 0, asid: 0 });
+        view.rmpupdate(spa, { assigned: true, large: false, immutable: false, gpa: AT.vmsa, asid: 1 });
+        return false;
+      },
+    },
+    guest: (guest) => guest.pageState(SHARED, 2),
+    check: (run) => expect(run.exits.at(-1)).toEqual({ kind: 'entry-failed', code: SVM_EXIT.invalid }),
+  },
+  {
+    rule: 'INVLPGB drops a translation, once TLBSYNC is over',
+    section: 'vol. 3, INVLPGB, TLBSYNC',
+    options: { model: modelWith('invlpgb') },
+    guest: (guest) => {
+      guest.store(BLOCKS, 0x11n);
+      guest.store(BLOCKS + 0x20_0000n, 0x22n);
+      guest.mapAt(0, BLOCKS | C_BIT);
+      guest.load(linear(0));
+      guest.result(0, rax);
+      guest.store(BigInt(AT.tables + 0x3000), (BLOCKS + 0x20_0000n) | C_BIT | 0xe3n);
+      // The address, valid in bit 0; one page; of this guest.
+      guest.a.movabs(rax, linear(0) | 1n);
+      guest.a.mov(ecx, 0);
+      guest.a.mov(edx, 0);
+      guest.a.db(0x0f, 0x01, 0xfe);
+      guest.a.db(0x0f, 0x01, 0xff);
+      guest.load(linear(0));
+      guest.result(1, rax);
+    },
+    check: (run) => {
+      ended(run);
+      expect([run.word(0), run.word(1)]).toEqual([0x11n, 0x22n]);
+    },
+  },
+  {
+    rule: 'INVLPGB is #UD where CPUID does not offer it',
+    section: 'vol. 3, INVLPGB',
+    guest: (guest) => guest.guarded('after', () => guest.a.db(0x0f, 0x01, 0xfe)),
+    check: (run) => {
+      ended(run);
+      expect(run.note(count(6))).toBe(1n);
+    },
   },
   {
     rule: 'a VMSA can be split off, freed and reused by RMPADJUST, but not while it runs',

@@ -10,6 +10,7 @@ import { vmsaPage } from '../src/launch/vmsa-page.ts';
 import { hypervPlatform } from '../src/machine/hyperv-platform.ts';
 import { Machine, type EngineKind, type Platform, type StopReason } from '../src/machine/machine.ts';
 import { SEV_FEATURE } from '../src/abi/snp/vmsa.ts';
+import type { EventSink } from '../src/seats/events.ts';
 import type { Exit } from '../src/seats/exits.ts';
 import type { SnpHostView, Vmcb } from '../src/seats/snp.ts';
 import type { Vmpl0Program } from '../src/seats/program.ts';
@@ -77,7 +78,7 @@ export interface SnpGuest {
   wrmsr(index: number, value: bigint): void;
   rdmsr(index: number, slot: number): void;
   vmgexit(): void;
-  /** Lets VMPL1 use everything below the VMSAs, but for what comes later. */
+  /** Lets the lower VMPL use everything below the VMSAs, but for what comes later. */
   grantLower(): void;
   /** Asks the host to make a page shared or private, by the MSR protocol. */
   pageState(gpa: bigint, operation: 1 | 2): void;
@@ -89,6 +90,7 @@ export const linear = (slot: number, offset = 0): bigint => BigInt(LINEAR + slot
 function guestCode(
   write: (guest: SnpGuest) => void,
   lower: ((guest: SnpGuest) => void) | undefined,
+  lowerVmpl: number,
 ): { code: Uint8Array; idt: Uint8Array; lowerEntry: number } {
   const a = new Assembler(AT.code);
   a.bits(64);
@@ -163,7 +165,7 @@ function guestCode(
       a.label('grant');
       a.mov(rax, asm.r8);
       a.mov(rcx, 0);
-      a.mov(rdx, 0x0f01);
+      a.mov(rdx, 0x0f00 | lowerVmpl);
       a.db(0xf3, 0x0f, 0x01, 0xfe);
       a.alu('add', asm.r8, 4096);
       a.alu('cmp', asm.r8, AT.vmsa);
@@ -250,8 +252,15 @@ export interface SnpOptions {
   readonly features?: number;
   /** Changes the VMSA page before the launch. */
   readonly vmsa?: (page: Uint8Array) => void;
-  /** Runs at VMPL1 once the host enters it; VMPL0 calls `grantLower` first. */
+  /** Runs at a lower VMPL once the host enters it; VMPL0 calls `grantLower` first. */
   readonly lower?: (guest: SnpGuest) => void;
+  /** Otherwise 1. */
+  readonly lowerVmpl?: 1 | 2 | 3;
+  /** SEV_FEATURES of the lower VMPL beside SNP. */
+  readonly lowerFeatures?: number;
+  readonly model?: CpuModel;
+  /** Of an ordinary TSC when the machine starts. */
+  readonly tscAtZero?: bigint;
   /** With vTOM: no C-bit in the tables. */
   readonly virtualTom?: bigint;
   readonly intercepts?: number;
@@ -261,6 +270,7 @@ export interface SnpOptions {
   readonly seed?: bigint;
   readonly program?: Vmpl0Program;
   readonly engine?: EngineKind;
+  readonly sink?: EventSink;
 }
 
 /** What a test lets the host do. */
@@ -284,7 +294,7 @@ export interface SnpRun {
 const ENTRY_CS = 0x10;
 
 export function snpDirectives(write: (guest: SnpGuest) => void, options: SnpOptions = {}): Directive[] {
-  const { code, idt, lowerEntry } = guestCode(write, options.lower);
+  const { code, idt, lowerEntry } = guestCode(write, options.lower, options.lowerVmpl ?? 1);
   const encryption = options.virtualTom === undefined ? C_BIT : 0n;
   const page = (
     gpa: number,
@@ -319,7 +329,11 @@ export function snpDirectives(write: (guest: SnpGuest) => void, options: SnpOpti
           4096,
           vmsaPage(
             { ...registers, rip: BigInt(lowerEntry) },
-            { vmpl: 1, features: SEV_FEATURE.snp, virtualTom: 0n },
+            {
+              vmpl: options.lowerVmpl ?? 1,
+              features: SEV_FEATURE.snp | (options.lowerFeatures ?? 0),
+              virtualTom: 0n,
+            },
           ),
           'vmsa',
         );
@@ -381,13 +395,13 @@ export function snpMachine(
     },
   };
   const machine = new Machine({
-    model: snpModel(),
+    model: options.model ?? snpModel(),
     vcpus: config.vpCount,
     seed: options.seed ?? 1n,
     tscHz: config.tscHz,
-    tscAtZero: 0n,
+    tscAtZero: options.tscAtZero ?? 0n,
     directives,
-    sink: { mask: 0, emit: () => undefined },
+    sink: options.sink ?? { mask: 0, emit: () => undefined },
     initRegisters: initEntry(snpModel().signature),
     ...(options.engine === undefined ? {} : { engine: options.engine }),
     silicon: snpSilicon(options.program === undefined ? {} : { program: options.program }),
