@@ -58,6 +58,7 @@ export const KIND_OF: Readonly<Record<GuestExit['kind'], ExitKind>> = {
   hlt: 'hlt',
   'triple-fault': 'triple-fault',
   memory: 'mmio',
+  'string-io': 'io',
   skip: 'cache',
   counter: 'pmc',
   undefined: 'io',
@@ -123,7 +124,7 @@ export function hostAnswered(
     return guestExited(state, index, exit, world);
   }
   const completion = completeFromHost(call, vp, guest, exit, answer);
-  guest.exit = undefined;
+  guest.exit = completion === undefined ? exit : undefined;
   carryOut(call, guest);
   return completion;
 }

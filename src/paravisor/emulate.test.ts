@@ -116,6 +116,23 @@ describe('finishAccess', () => {
     expect([...memory.slice(0x100, 0x102)]).toEqual([0x41, 0x42]);
   });
 
+  test('INS puts what the port gave into memory, OUTS takes what is there', () => {
+    set(REGISTER.rcx, 2n);
+    set(REGISTER.rdi, 0x200n);
+    // rep insd, which REX.W does not widen
+    const found = access([0xf3, 0x48, 0x6d]);
+    expect(found).toMatchObject({ size: 4, read: true, write: false });
+    finishAccess(view, 0, found, 0x4433_2211, 0);
+    expect([get(REGISTER.rcx), get(REGISTER.rdi), get(REGISTER.rip)]).toEqual([1n, 0x204n, RIP]);
+    expect([...memory.slice(0x200, 0x205)]).toEqual([0x11, 0x22, 0x33, 0x44, 0]);
+    set(REGISTER.rsi, 0x201n);
+    // outsw
+    const out = access([0x66, 0x6f]);
+    expect(out).toMatchObject({ size: 2, write: true, value: 0x3322n });
+    finishAccess(view, 0, out, 0, 0);
+    expect([get(REGISTER.rsi), get(REGISTER.rcx), get(REGISTER.rip)]).toEqual([0x203n, 1n, RIP + 2n]);
+  });
+
   test('exchange gives the device the register and the register what was there', () => {
     set(REGISTER.rax, 7n);
     const found = access([0x87, 0x03]);

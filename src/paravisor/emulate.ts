@@ -1,6 +1,6 @@
 /**
- * Instructions whose memory operand is a device: what they read or write, and what becomes of it. One element of a string
- * instruction at a time; RIP stays on it until the count is used up, as on the processor.
+ * Instructions whose memory operand is a device, or that move between a port and memory: what they read or write, and what becomes
+ * of it. One element of a string instruction at a time; RIP stays on it until the count is used up, as on the processor.
  *
  * An access is decoded once and is plain data: what other processors do to the code meanwhile changes nothing.
  */
@@ -67,7 +67,7 @@ export interface Access {
     | undefined;
 }
 
-const STRINGS = ['movs', 'stos', 'lods'] as const;
+const STRINGS = ['movs', 'stos', 'lods', 'ins', 'outs'] as const;
 const RAX = 0;
 const RCX = 1;
 const RSI = 6;
@@ -155,11 +155,14 @@ function stringAccess(
   const entry = insn.entry;
   const opcode = insn.opcode;
   if (entry === undefined) return undefined;
-  const size: Width = (opcode & 1) === 0 ? 1 : (insn.operandSize as Width);
+  const isPort = name === 'ins' || name === 'outs';
+  // A port has at most 32 bits.
+  const wide = isPort && insn.operandSize === 8 ? 4 : insn.operandSize;
+  const size: Width = (opcode & 1) === 0 ? 1 : (wide as Width);
   const backwards = (getRegister(view, vp, REGISTER.rflags) & BigInt(RFLAGS.DF)) !== 0n;
   const string = {
-    si: name !== 'stos',
-    di: name !== 'lods',
+    si: name !== 'stos' && name !== 'ins',
+    di: name !== 'lods' && name !== 'outs',
     step: backwards ? -size : size,
     counted: insn.rep !== 0,
     addressSize: insn.addressSize,
@@ -171,7 +174,9 @@ function stringAccess(
   }
   if (name === 'lods')
     return { ...common, value: 0n, read: true, write: false, effect: { kind: 'string-load' } };
-  if (!isWrite) return { ...common, value: 0n, read: true, write: false, effect: { kind: 'copy' } };
+  // To memory from a device or a port; of a MOVS the other side may be the device.
+  if (name === 'ins' || (name === 'movs' && !isWrite))
+    return { ...common, value: 0n, read: true, write: false, effect: { kind: 'copy' } };
   const from = segmentBase(view, vp, insn.segment) + pointer(view, vp, RSI, insn.addressSize);
   const source = readLinear(view, vp, from, size);
   if (source.length < size) return undefined;

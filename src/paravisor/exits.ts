@@ -67,6 +67,14 @@ export interface SkippedExit {
   readonly kind: 'skip' | 'counter';
 }
 
+/** INS or OUTS: one element between a port and memory. */
+export interface StringIoExit {
+  readonly kind: 'string-io';
+  readonly port: number;
+  readonly size: 1 | 2 | 4;
+  readonly write: boolean;
+}
+
 export interface UndefinedExit {
   readonly kind: 'undefined';
 }
@@ -80,6 +88,7 @@ export type GuestExit =
   | HltExit
   | TripleFaultExit
   | MemoryExit
+  | StringIoExit
   | SkippedExit
   | UndefinedExit;
 
@@ -160,6 +169,8 @@ export function answerGuest(
       return answerTripleFault(call, vp);
     case 'memory':
       return memory(call, vp, guest, exit, table);
+    case 'string-io':
+      return stringIo(call, vp, guest, exit, table);
     case 'skip':
       return DONE;
     case 'counter':
@@ -183,14 +194,14 @@ function relay(guest: GuestVp, request: HostRequest): undefined {
   ask(guest, request, 'guest');
 }
 
-/** The host has answered what a guest's exit asked for. */
+/** The host has answered what a guest's exit asked for. `undefined`: the exit has asked for more. */
 export function completeFromHost(
   call: ParavisorCall,
   vp: VpState,
   guest: GuestVp,
   exit: GuestExit,
   answer: HostAnswer,
-): GuestCompletion {
+): GuestCompletion | undefined {
   switch (exit.kind) {
     case 'io':
       return exit.write ? DONE : value(answer.ok ? answer.lo : ONES);
@@ -205,11 +216,19 @@ export function completeFromHost(
         ecx: answer.ecx ?? 0,
         edx: answer.edx ?? 0,
       };
-    case 'memory': {
+    case 'memory':
+    case 'string-io': {
       const { access } = guest;
-      if (access === undefined) throw new Error('a memory access waits that was never decoded');
+      if (access === undefined) throw new Error('an access waits that was never decoded');
+      const fetched = guest.fetched ?? (answer.ok ? [answer.lo, answer.hi] : [ONES, ONES]);
+      if (exit.kind === 'memory' && access.read && access.write && guest.fetched === undefined) {
+        guest.fetched = fetched;
+        const [lo, hi] = halves(valueToWrite(access, ...fetched));
+        return relay(guest, { kind: 'mmio', gpa: exit.gpa, size: access.size, write: true, lo, hi });
+      }
       guest.access = undefined;
-      return finish(call, vp, access, answer.lo, answer.hi);
+      guest.fetched = undefined;
+      return finish(call, vp, access, ...fetched);
     }
     default:
       throw new Error(`an exit of kind ${exit.kind} does not wait for the host`);
@@ -287,15 +306,33 @@ function memory(
     call.sink.emit(EVENT.mmioRoute, call.now, vp.index, gpa, shared ? 0 : 1, write ? 1 : 0, to);
   }
   if (isHosts) {
-    // An instruction that reads and writes a device of the host is refused: two requests are not one access.
-    if (access.read && access.write) return MACHINE_CHECK;
+    // Of an instruction that reads and writes the device, the reading comes first.
     guest.access = access;
     const [lo, hi] = halves(access.value);
-    return relay(guest, { kind: 'mmio', gpa, size: access.size, write: access.write, lo, hi });
+    return relay(guest, { kind: 'mmio', gpa, size: access.size, write: !access.read, lo, hi });
   }
   const [lo, hi] = access.read ? readDevice(call, vp, gpa, access.size, owned) : [0, 0];
   if (access.write && owned) writeDevice(call, vp, gpa, access.size, halves(valueToWrite(access, lo, hi))[0]);
   return finish(call, vp, access, lo, hi);
+}
+
+function stringIo(
+  call: ParavisorCall,
+  vp: VpState,
+  guest: GuestVp,
+  { port, size, write }: StringIoExit,
+  table: OpcodeTable,
+): GuestCompletion | undefined {
+  const access = decodeAccess(table, call.view, vp.index, write);
+  // Another processor has taken the instruction or its operand away meanwhile: it is looked at again.
+  if (access === undefined) return { kind: 'again' };
+  const io: IoExit = { kind: 'io', port, size, write, value: halves(access.value)[0] };
+  if (!has(call, 'dev.legacy')) {
+    guest.access = access;
+    return relay(guest, io);
+  }
+  const answer = answerIo(call, vp, io);
+  return finish(call, vp, access, answer.kind === 'value' ? answer.lo : 0, 0);
 }
 
 function finish(call: ParavisorCall, vp: VpState, access: Access, lo: number, hi: number): GuestCompletion {

@@ -25,6 +25,8 @@ export interface GuestVp {
   /** The guest's exit that waits for an answer, and the access that it makes. */
   exit: GuestExit | undefined;
   access: Access | undefined;
+  /** What the host's device gave to an access that reads and then writes. */
+  fetched: readonly [lo: number, hi: number] | undefined;
   /** A change of visibility under way. */
   change:
     | {
@@ -90,6 +92,7 @@ function createGuestVp(index: number): GuestVp {
     entered: false,
     exit: undefined,
     access: undefined,
+    fetched: undefined,
     change: undefined,
     answer: undefined,
     offered: -1,

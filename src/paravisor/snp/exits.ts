@@ -45,9 +45,8 @@ export function readExit(context: Context, boundary: number, cpuid: NativeCpuid)
     case SVM_EXIT.io: {
       const word = context.low('exitInfo1');
       const size = (word & IOIO.size8) !== 0 ? 1 : (word & IOIO.size16) !== 0 ? 2 : 4;
-      // String instructions need memory too: the emulator has no form of them, and no guest that knows of virtualization uses them.
-      if ((word & IOIO.string) !== 0) return { kind: 'undefined' };
       const write = (word & IOIO.in) === 0;
+      if ((word & IOIO.string) !== 0) return { kind: 'string-io', port: word >>> 16, size, write };
       const value = write ? (context.low('rax') & (size === 4 ? -1 : (1 << (8 * size)) - 1)) >>> 0 : 0;
       return { kind: 'io', port: word >>> 16, size, write, value };
     }

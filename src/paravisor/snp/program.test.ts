@@ -211,6 +211,51 @@ describe('exits', () => {
     expect(field('eventInj')).toBe(0x8000_0e23n);
   });
 
+  /** The guest stands at these instructions, in 64-bit mode without tables. */
+  const at = (...bytes: readonly number[]): void => {
+    machine.memory.set(bytes, KERNEL);
+    vmsa.set(context(), 'rip', BigInt(KERNEL));
+    vmsa.set(context(), 'cr0', 0x11n);
+  };
+  const IO_STRING_OUT = (0x3f8n << 16n) | 0x1cn;
+
+  test('REP OUTS goes out byte by byte, and RIP moves at its end', () => {
+    at(0xf3, 0x6e);
+    machine.memory.set([0x41, 0x42], 0x3000);
+    const io = exits(SVM_EXIT.io);
+    exit(SVM_EXIT.io, { exitInfo1: IO_STRING_OUT, rsi: 0x3000n, rcx: 2n, rdx: 0x3f8n });
+    expect([field('rsi'), field('rcx'), field('rip')]).toEqual([0x3001n, 1n, BigInt(KERNEL)]);
+    exit(SVM_EXIT.io, { exitInfo1: IO_STRING_OUT });
+    expect([field('rsi'), field('rcx'), field('rip')]).toEqual([0x3002n, 0n, BigInt(KERNEL) + 2n]);
+    // The console is the host's to show.
+    expect(exits(SVM_EXIT.io) - io).toBe(2);
+    expect(machine.ports.get(0x3f8)).toBe(0x42);
+  });
+
+  test('without its part, the host answers INS', () => {
+    start(ALL_PARTS & ~partBit('dev.legacy'));
+    machine.run(program, 0);
+    at(0x6c);
+    machine.ports.set(0x1234, 0x77);
+    exit(SVM_EXIT.io, { exitInfo1: (0x1234n << 16n) | 0x15n, rdi: 0x3000n, rdx: 0x1234n });
+    expect([machine.memory[0x3000], field('rdi'), field('rip')]).toEqual([
+      0x77,
+      0x3001n,
+      BigInt(KERNEL) + 1n,
+    ]);
+  });
+
+  test('an instruction that reads and writes a device of the host makes two requests of it', () => {
+    // AND DWORD [RBX], 0xf0
+    at(0x81, 0x23, 0xf0, 0, 0, 0);
+    machine.device = 0x3c;
+    exit(SVM_EXIT.nestedPageFault, { exitInfo1: 2n, exitInfo2: (1n << 46n) | 0xd000_0000n });
+    expect(machine.device).toBe(0x30);
+    expect(field('rip')).toBe(BigInt(KERNEL) + 6n);
+    // Neither zero nor negative, and two ones in its low byte.
+    expect(field('rflags')).toBe(2n | 4n);
+  });
+
   test('the page state a guest asks for is changed, with its rights and its acceptance', () => {
     const GPA = 0x1_0000;
     const page = machine.page(GPA);

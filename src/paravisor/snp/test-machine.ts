@@ -37,6 +37,8 @@ export class TestMachine {
   refusePages = false;
   /** Registers of devices of the host, by port; what was written is kept. */
   readonly ports = new Map<number, number>();
+  /** What a device of the host holds, at every address. */
+  device = 0;
 
   readonly sink: EventSink = { mask: 0xffff_ffff, emit: (...record) => void this.events.push(record) };
 
@@ -171,6 +173,8 @@ export class TestMachine {
     ghcb.setHalves(page, 'exitInfo2', 0, 0);
     if (code === GHCB_EXIT.pageStateChange) this.changePages(page);
     if (code === SVM_EXIT.io) this.port(kept, page);
+    if (code === GHCB_EXIT.mmioRead) setU32(page, SHARED_BUFFER.offset, this.device);
+    if (code === GHCB_EXIT.mmioWrite) this.device = u32(kept, SHARED_BUFFER.offset);
     return { kind: 'exit', code, page: kept };
   }
 

@@ -89,8 +89,8 @@ export function classify(
     case EXIT_REASON.io: {
       const word = Number(report.qualification & 0xffff_ffffn);
       const size = ((word & 7) + 1) as 1 | 2 | 4;
-      if ((word & 0x10) !== 0) return { kind: 'undefined' };
       const write = (word & 8) === 0;
+      if ((word & 0x10) !== 0) return { kind: 'string-io', port: word >>> 16, size, write };
       const mask = size === 4 ? 0xffff_ffff : (1 << (8 * size)) - 1;
       return { kind: 'io', port: word >>> 16, size, write, value: write ? (low(0) & mask) >>> 0 : 0 };
     }
