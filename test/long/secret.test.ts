@@ -9,7 +9,8 @@ import type { HostState } from '../../src/host/state.ts';
 import { findConfiguration, makeMachine, type Configuration } from '../../src/machine/configurations.ts';
 import type { Machine, Platform } from '../../src/machine/machine.ts';
 import { Apt } from '../../src/node/apt.ts';
-import { Cache, defaultCacheDir } from '../../src/node/cache.ts';
+import { Cache } from '../../src/node/cache.ts';
+import { defaultCacheDir } from '../../src/node/cache-folder.ts';
 import { buildInitramfs, busyboxFromDeb } from '../../src/node/initramfs.ts';
 import { packageBytes, resolveKernel, type PackageSource } from '../../src/node/kernel.ts';
 import type { Exit } from '../../src/seats/exits.ts';
@@ -43,7 +44,7 @@ beforeAll(async () => {
   const { bytes, entry } = await packageBytes('busybox-static', source);
   kernel = found.image;
   initrd = buildInitramfs({
-    busybox: await busyboxFromDeb(bytes, entry.name),
+    busybox: await busyboxFromDeb(bytes, entry.name, cache),
     modules: found.modules,
     command: COMMAND,
     extra: [],
@@ -170,8 +171,7 @@ function searched(name: string): {
     },
     exit(vp, exit, world) {
       search.at(exit);
-      const answered = inner.exit(vp, exit, world);
-      return answered;
+      return inner.exit(vp, exit, world);
     },
   };
   machine.attach(platform);
