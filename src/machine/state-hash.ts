@@ -5,10 +5,8 @@
 import { CPU } from '../x86/layout.ts';
 import { encodeValue } from './codec.ts';
 import type { Machine } from './machine.ts';
+import { pageHash } from './page-hash.ts';
 import { rflags } from '../silicon/vcpu.ts';
-
-const PRIME = 0x100000001b3n;
-const MASK = (1n << 64n) - 1n;
 
 /** Ranges of the CPU structure that are architectural state and hold no address of ours. */
 const RANGES: readonly (readonly [number, number])[] = [
@@ -35,10 +33,9 @@ class Mixer {
     for (const byte of bytes) this.word(byte);
   }
   get value(): bigint {
-    return ((BigInt(this.#b >>> 0) << 32n) | BigInt(this.#a >>> 0)) & MASK;
+    return (BigInt(this.#b >>> 0) << 32n) | BigInt(this.#a >>> 0);
   }
 }
-void PRIME;
 
 export function stateHash(machine: Machine): string {
   const { engine, truth, silicon } = machine;
@@ -53,15 +50,11 @@ export function stateHash(machine: Machine): string {
       mixer.word(rflags(engine, cpu));
     }
   }
-  const words = engine.u32;
-  truth.eachPage((page, host) => {
-    const start = host >>> 2;
-    let any = 0;
-    for (let k = 0; k < 1024; k++) any |= words[start + k] as number;
-    if (any === 0) return;
-    mixer.word(page);
-    for (let k = 0; k < 1024; k++) mixer.word(words[start + k] as number);
-  });
+  const mix = pageHash(engine.memory, engine.plan.pages);
+  let pages = 0n;
+  truth.eachPage((page, host) => void (pages = mix(pages, page, host)));
+  mixer.word(Number(BigInt.asIntN(32, pages)));
+  mixer.word(Number(BigInt.asIntN(32, pages >> 32n)));
   mixer.bytes(encodeValue(silicon.save()));
   mixer.bytes(encodeValue(machine.platform.state));
   return mixer.value.toString(16).padStart(16, '0');

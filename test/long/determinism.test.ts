@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { findConfiguration, makeMachine, type Configuration } from '../../src/machine/configurations.ts';
 import type { Machine } from '../../src/machine/machine.ts';
+import { restoreSnapshot, takeSnapshot } from '../../src/machine/snapshot.ts';
 import { stateHash } from '../../src/machine/state-hash.ts';
 import { Apt } from '../../src/node/apt.ts';
 import { Cache } from '../../src/node/cache.ts';
@@ -56,6 +57,8 @@ interface Way {
   readonly frameOrder?: (count: number) => Uint32Array;
   /** Most instructions for each call of run(). */
   readonly slice?: number;
+  /** Goes on in a machine made from a snapshot, taken behind every so many hashes. */
+  readonly snapshotEvery?: number;
   readonly hash: boolean;
 }
 
@@ -79,7 +82,19 @@ function follow(cpus: number, way: Way): Trail {
   return runToEnd(machine, way);
 }
 
-function runToEnd(machine: Machine, way: Way): Trail {
+/** Another machine, from a snapshot, with frames elsewhere. */
+function again(machine: Machine, { sink, frameOrder }: Way): Machine {
+  const outcome = restoreSnapshot(takeSnapshot(machine), {
+    sink: sink ?? { mask: 0, emit: () => undefined },
+    ...(frameOrder === undefined ? {} : { frameOrder }),
+  });
+  if (!outcome.ok) throw new Error(outcome.reason);
+  outcome.machine.onSerial = machine.onSerial;
+  return outcome.machine;
+}
+
+function runToEnd(whole: Machine, way: Way): Trail {
+  let machine = whole;
   const text = [Buffer.alloc(0), Buffer.alloc(0)];
   machine.onSerial = (unit, bytes) =>
     void (text[unit] = Buffer.concat([text[unit] ?? Buffer.alloc(0), bytes]));
@@ -87,7 +102,10 @@ function runToEnd(machine: Machine, way: Way): Trail {
   for (;;) {
     const toMark = EVERY - (machine.instructions % EVERY);
     const reason = machine.run(Math.min(toMark, way.slice ?? Infinity));
-    if (way.hash && machine.instructions % EVERY === 0) hashes.push(stateHash(machine));
+    if (way.hash && machine.instructions % EVERY === 0) {
+      hashes.push(stateHash(machine));
+      if (hashes.length % (way.snapshotEvery ?? Infinity) === 0) machine = again(machine, way);
+    }
     if (reason.kind !== 'budget') break;
   }
   const [first = Buffer.alloc(0), second = Buffer.alloc(0)] = text;
@@ -113,25 +131,29 @@ function shuffle(count: number): Uint32Array {
   return order;
 }
 
-test.skipIf(missing !== undefined)(`2 processors: every 2^20 instructions the same${reason}`, () => {
-  const first = follow(2, { hash: true });
-  expect(first.uart2).toContain('6.12.');
-  expect(first.hashes.length).toBeGreaterThan(500);
-  console.log(`${first.instructions} instructions, ${first.exits} exits, ${first.hashes.length} hashes`);
-  let events = 0;
-  const watched = follow(2, {
-    hash: true,
-    frameOrder: shuffle,
-    sink: { mask: 0xffffffff, emit: () => events++ },
-    slice: 777_777,
-  });
-  console.log(`${events} events`);
-  expect(events).toBeGreaterThan(10_000);
-  expect(watched).toEqual(first);
-  const other = follow(2, { hash: false, seed: 2n });
-  expect(other.hashes.at(-1)).not.toBe(first.hashes.at(-1));
-  expect(other.uart2).not.toBe(first.uart2);
-});
+test.skipIf(missing !== undefined)(
+  `2 processors: every 2^20 instructions the same, with frames shuffled, all events on and snapshots midway${reason}`,
+  () => {
+    const first = follow(2, { hash: true });
+    expect(first.uart2).toContain('6.12.');
+    expect(first.hashes.length).toBeGreaterThan(500);
+    console.log(`${first.instructions} instructions, ${first.exits} exits, ${first.hashes.length} hashes`);
+    let events = 0;
+    const watched = follow(2, {
+      hash: true,
+      frameOrder: shuffle,
+      sink: { mask: 0xffffffff, emit: () => events++ },
+      slice: 777_777,
+      snapshotEvery: 250,
+    });
+    console.log(`${events} events`);
+    expect(events).toBeGreaterThan(10_000);
+    expect(watched).toEqual(first);
+    const other = follow(2, { hash: false, seed: 2n });
+    expect(other.hashes.at(-1)).not.toBe(first.hashes.at(-1));
+    expect(other.uart2).not.toBe(first.uart2);
+  },
+);
 
 const REPORT_KEYS = ['instructions', 'exits', 'virtualNanoseconds', 'stateHash', 'end'] as const;
 
