@@ -23,6 +23,7 @@ import {
   segField,
 } from '../x86/layout.ts';
 import { EFER } from '../x86/registers.ts';
+import { HWCR_OFFSET } from '../x86/runtime/system.ts';
 
 const U64 = (1n << 64n) - 1n;
 
@@ -66,7 +67,11 @@ export function configureVcpu(
   engine.view.setUint32(cpu + CPU.tscMultiplier, Math.round(tscHz / 1e9), true);
   engine.view.setUint32(cpu + CPU.vendor, model.vendor === 'amd' ? 0 : 1, true);
   write64(engine, cpu + CPU.miscEnable, model.vendor === 'intel' ? 0x1n : 0n);
+  write64(engine, cpu + HWCR_OFFSET, model.vendor === 'amd' ? HWCR_AFTER_RESET : 0n);
 }
+
+/** As firmware leaves it: SMM is locked, the TSC counts at the frequency of P0 (PPR for family 19h, MSRC001_0015). */
+const HWCR_AFTER_RESET = 0x0100_0001n;
 
 function setSegment(
   engine: Engine,

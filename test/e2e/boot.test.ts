@@ -45,6 +45,25 @@ booting.for([
   },
 );
 
+booting(`without the hypervisor interface it is a bare machine with two processors${reason}`, () => {
+  const look = `uname -r; nproc; cat /sys/devices/system/clocksource/clocksource0/current_clocksource
+grep LOC /proc/interrupts
+cat /proc/modules
+dmesg -r`;
+  const { status, stdout, stderr } = vitrine(['boot', '--cpus', '2', '--hyperv', 'off', '--run', look]);
+  expect(status, stderr).toBe(0);
+  const [release = '', count, clock, timers = '', ...rest] = stdout.toString().split('\n');
+  const text = rest.join('\n');
+  expect(count).toBe('2');
+  expect(clock).toBe('tsc');
+  for (const interrupts of timers.trim().split(/\s+/).slice(1, 3).map(Number))
+    expect(interrupts).toBeGreaterThan(50);
+  expect(text).not.toMatch(/Hypervisor detected|hv_vmbus/);
+  expect(
+    compareWarnings(text, { configuration: 'plain --hyperv off', release, model: 'EPYC-Milan' }),
+  ).toEqual([]);
+});
+
 booting(`standard streams are byte-exact and the status is the command's${reason}`, () => {
   const data = randomBytes(300_000);
   const { stdout, stderr, status } = vitrine(

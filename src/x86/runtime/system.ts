@@ -29,6 +29,9 @@ import { storeEflags } from './events.ts';
 const gp0 = (f: FunctionBuilder, lib: Library, cpu: Val): void =>
   f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0));
 
+/** Hardware configuration of AMD's processors. */
+const HWCR = 0xc0010015;
+
 /** MSRs that hold what was written and do nothing: machine-check banks, debug control, AMD's configuration registers. */
 const KEPT_MSRS: readonly number[] = [
   // PERFEVTSEL0-3 and PERFCTR0-3 of AMD: present on every family, they count nothing here.
@@ -36,7 +39,7 @@ const KEPT_MSRS: readonly number[] = [
   0x17a,
   0x17b,
   0x1d9,
-  0xc0010015,
+  HWCR,
   0xc0010010,
   0xc0011029,
   0xc0011022,
@@ -45,6 +48,9 @@ const KEPT_MSRS: readonly number[] = [
   0xc0011020,
   0xc0011023,
 ];
+
+/** Where it is kept in the CPU structure. */
+export const HWCR_OFFSET = CPU.keptMsr + KEPT_MSRS.indexOf(HWCR) * 8;
 
 /** MCi_CTL, STATUS, ADDR, MISC of two banks: CTL takes all zeros or all ones, STATUS only zeros. */
 const MACHINE_CHECK_MSRS: readonly number[] = Array.from({ length: 8 }, (_, i) => 0x400 + i);
