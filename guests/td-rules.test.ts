@@ -8,11 +8,13 @@ import { TDVMCALL, TDVMCALL_STATUS } from '../src/abi/tdx/ghci.ts';
 import { TDG } from '../src/abi/tdx/leaves.ts';
 import { OPERAND, status, STATUS } from '../src/abi/tdx/status.ts';
 import { CONFIG_FLAG } from '../src/abi/tdx/td-params.ts';
+import type { TdxHostState } from '../src/host/tdx/host.ts';
 import type { Platform } from '../src/machine/machine.ts';
 import type { TdxHostView } from '../src/seats/tdx.ts';
-import { MSR_ROWS, type MsrRule } from '../src/silicon/tdx/msr.ts';
+import { MSR_ROWS, type MsrRow, type MsrRule } from '../src/silicon/tdx/msr.ts';
 import { sha384 } from '../src/silicon/sha384.ts';
 import { at, eax, ecx, edx, rax, rbx, rcx, rdx, r10, r11, r12, r13, r14 } from './asm.ts';
+import { linear, load, mapAt, SHARED, store, vmcall, VMCALL_MASK } from './td-calls.ts';
 import {
   AT,
   CODE32,
@@ -20,6 +22,7 @@ import {
   NOTE,
   runTd,
   TDCALL_BYTES,
+  USER,
   type TdGuest,
   type TdOptions,
   type TdRun,
@@ -34,7 +37,6 @@ interface Rule {
   readonly check: (run: TdRun) => void;
 }
 
-const SHARED = 1n << 47n;
 const FREE = BigInt(AT.free);
 const SCRATCH = BigInt(AT.scratch);
 const BLOCK = 2n << 20n;
@@ -44,41 +46,6 @@ const cpuid = ({ a }: TdGuest, leaf: number, subleaf = 0): void => {
   a.mov(ecx, subleaf);
   a.db(0x0f, 0xa2);
 };
-const VMCALL_MASK = 0xffccn;
-/** TDG.VP.VMCALL for sub-function `code`: R10, R11 to result words from `slot` on. */
-const vmcall = (
-  { a }: TdGuest,
-  code: number,
-  operands: readonly bigint[],
-  slot: number,
-  mask = VMCALL_MASK & ~0x20n,
-): void => {
-  for (const [k, register] of [r12, r13, r14].entries()) a.movabs(register, operands[k] ?? 0n);
-  a.movabs(r10, 0n);
-  a.movabs(r11, BigInt(code));
-  a.movabs(rcx, mask);
-  a.movabs(rax, 0n);
-  a.db(...TDCALL_BYTES);
-  for (const [k, register] of [rax, r10, r11, r12, r13].entries())
-    a.mov(at({ disp: AT.results + (slot + k) * 8 }), register);
-};
-const load = ({ a }: TdGuest, address: bigint): void => {
-  a.movabs(rbx, address);
-  a.mov(rax, at({ base: rbx }));
-};
-const store = ({ a }: TdGuest, address: bigint, value: bigint): void => {
-  a.movabs(rbx, address);
-  a.movabs(rax, value);
-  a.mov(at({ base: rbx }), rax);
-};
-/** Maps linear 1 GiB to these physical addresses, with 2 MiB pages. */
-const LINEAR = 0x4000_0000;
-const mapAt = (guest: TdGuest, slot: number, physical: bigint): void => {
-  store(guest, BigInt(AT.tables + 0x3000 + slot * 8), physical | 0xe3n);
-  guest.a.movFromControl(rax, 3);
-  guest.a.movToControl(3, rax);
-};
-const linear = (slot: number, offset = 0): bigint => BigInt(LINEAR + slot * 0x20_0000 + offset);
 const keep = (guest: TdGuest, label: string, instruction: () => void): void => {
   store(guest, BigInt(AT.notes + NOTE.keepVe), 1n);
   guest.guarded(label, instruction);
@@ -137,6 +104,42 @@ const RULES: readonly Rule[] = [
       note(NOTE.gpError, 1);
     },
     check: ({ word }) => expect([word(0), word(1)]).toEqual([1n, 0n]),
+  },
+  {
+    rule: 'TDCALL of a user program is #GP(0), and no leaf runs',
+    section: 'ABI, TDCALL; Trust Domain CPU Architectural Extensions (343754), TDCALL',
+    options: { budget: 20_000 },
+    guest: (guest) => {
+      const { a } = guest;
+      // The page tables let CPL 3 in, and page 0 holds the task-state segment that TDH.VP.INIT points TR at.
+      for (const table of [0, 0x1000, 0x2000])
+        a.aluMem('or', 8, at({ disp: AT.tables + table }), 4);
+      a.movFromControl(rax, 3);
+      a.movToControl(3, rax);
+      store(guest, 4n, BigInt(AT.stack));
+      a.mov(eax, 'behind');
+      a.mov(at({ disp: AT.notes + NOTE.resume }), rax);
+      for (const value of [USER.data, AT.stack - 0x800, 2, USER.code]) {
+        a.mov(eax, value);
+        a.push(rax);
+      }
+      a.mov(eax, 'user');
+      a.push(rax);
+      a.db(0x48, 0xcf); // iretq
+      a.label('user');
+      a.movabs(rax, BigInt(TDG.vpInfo));
+      a.db(...TDCALL_BYTES);
+      guest.result(0, 1n);
+      a.label('behind');
+      a.mov(eax, 1);
+      a.mov(at({ disp: AT.results + 8 }), rax);
+      a.label('spin');
+      a.jmp('spin');
+    },
+    check: ({ word, note }) => {
+      expect([word(0), word(1)]).toEqual([0n, 1n]);
+      expect([note(NOTE.gp), note(NOTE.gpError)]).toEqual([1n, 0n]);
+    },
   },
   {
     rule: 'TDG.MEM.PAGE.ACCEPT checks level, alignment, reserved bits and the shared bit',
@@ -352,6 +355,39 @@ const RULES: readonly Rule[] = [
       expect([word(0), word(1)]).toEqual([0n, BigInt(EXIT_REASON.cpuid)]);
       expect(word(8)).toBe(status(STATUS.noValidVeInfo));
       expect([word(9), word(10), word(11)]).toEqual([0n, 0n, 0n]);
+    },
+  },
+  {
+    rule: 'an NMI waits while the information of a #VE was not fetched',
+    section: 'Base Architecture, "Virtualization exception", NMI blocking',
+    options: {
+      platform: (platform) => ({
+        ...platform,
+        get state() {
+          return platform.state;
+        },
+        exit(vp, exit, world) {
+          const { vps } = platform.state as TdxHostState;
+          const lapic = vps[0]?.lapic;
+          if (lapic !== undefined) lapic.nmi = true;
+          return platform.exit(vp, exit, world);
+        },
+      }),
+    },
+    guest: (guest) => {
+      const { a, note, tdcall } = guest;
+      keep(guest, 'first', () => cpuid(guest, 0x4000_0000));
+      vmcall(guest, TDVMCALL.getTdVmCallInfo, [0n], 10);
+      a.db(0x90, 0x90);
+      note(NOTE.nmi, 0);
+      tdcall(TDG.vpVeinfoGet, {}, 20);
+      a.db(0x90);
+      note(NOTE.nmi, 1);
+    },
+    check: ({ word }) => {
+      expect(word(0)).toBe(0n);
+      expect([word(20), word(21)]).toEqual([0n, BigInt(EXIT_REASON.cpuid)]);
+      expect(word(1)).toBe(1n);
     },
   },
   {
@@ -690,15 +726,15 @@ describe.each(ENGINES)('rules of a TD, %s', (engine) => {
     check(runTd(guest, { engine, ...options }));
   });
 
-  it('every MSR of the table is native, #VE or #GP as it says', () => {
-    const known = MSR_ROWS.filter(({ read }) => read !== 'module');
+  /** What an access to each of these leads to: the counts of #VE and #GP behind it say. */
+  const outcomes = (indices: readonly number[], access: (guest: TdGuest) => void): readonly MsrRule[] => {
     const run = runTd(
       (guest) => {
         const { a, guarded, note } = guest;
-        for (const [k, { first }] of known.entries()) {
+        for (const [k, index] of indices.entries()) {
           guarded(`msr${k}`, () => {
-            a.mov(ecx, first | 0);
-            a.rdmsr();
+            a.mov(ecx, index | 0);
+            access(guest);
           });
           note(NOTE.ve, k * 2);
           note(NOTE.gp, k * 2 + 1);
@@ -706,12 +742,61 @@ describe.each(ENGINES)('rules of a TD, %s', (engine) => {
       },
       { engine },
     );
-    const seen = known.map((_, k): MsrRule => {
+    return indices.map((_, k) => {
       const change = (offset: number): boolean =>
         run.word(k * 2 + offset) !== (k === 0 ? 0n : run.word(k * 2 - 2 + offset));
       return change(0) ? 've' : change(1) ? 'gp' : 'native';
     });
+  };
+  const ends = (rows: readonly MsrRow[]): readonly number[] => rows.flatMap(({ first, last }) => [first, last]);
+
+  it('a read of every MSR of the table is native, #VE or #GP as it says (ABI, "MSR virtualization")', () => {
+    const known = MSR_ROWS.filter(({ read }) => read !== 'module');
     expect(known.length).toBeGreaterThan(40);
-    expect(seen).toEqual(known.map(({ read }) => read));
+    expect(outcomes(ends(known), ({ a }) => a.rdmsr())).toEqual(known.flatMap(({ read }) => [read, read]));
   });
+
+  it('a write of every MSR of the table is native, #VE or #GP as it says (ABI, "MSR virtualization")', () => {
+    const known = MSR_ROWS.filter(({ write }) => write !== 'module');
+    expect(known.length).toBeGreaterThan(50);
+    const write = ({ a }: TdGuest): void => {
+      a.alu('xor', eax, eax);
+      a.alu('xor', edx, edx);
+      a.wrmsr();
+    };
+    expect(outcomes(ends(known), write)).toEqual(known.flatMap(({ write: rule }) => [rule, rule]));
+  });
+
+  it('MSRs in no row of the table are #VE, in and outside the architectural ranges', () => {
+    const others = [0x1b, 0xfe, 0x17a, 0x2ff, 0x1fff, 0x2000, 0x4000_0000, 0xc000_1fff, 0xffff_ffff];
+    const all = others.map(() => 've');
+    expect(outcomes(others, ({ a }) => a.rdmsr())).toEqual(all);
+    expect(outcomes(others, ({ a }) => a.wrmsr())).toEqual(all);
+  });
+
+  it.each([
+    ['SPEC_CTRL', 0x48, 1 << 11],
+    ['PRED_CMD', 0x49, 2],
+    ['FLUSH_CMD', 0x10b, 2],
+    ['DEBUGCTL', 0x1d9, 0x40],
+    ['TPR', 0x808, 0x100],
+    ['EOI', 0x80b, 1],
+    ['SELF_IPI', 0x83f, 0x100],
+    ['XSS', 0xda0, 1 << 11],
+    ['EFER', 0xc000_0080, 0x1000],
+  ] as const)(
+    'a write to %s of what the module checks: reserved bits are #GP, and 0 is not (ABI, "MSR virtualization")',
+    (_, index, reserved) => {
+      const write =
+        (value: number) =>
+        ({ a }: TdGuest): void => {
+          a.mov(eax, value);
+          a.alu('xor', edx, edx);
+          a.wrmsr();
+        };
+      expect(outcomes([index], write(reserved))).toEqual(['gp']);
+      // EFER without LME and NXE is another matter, which has a rule of its own.
+      if (index !== 0xc000_0080) expect(outcomes([index], write(0))).toEqual(['native']);
+    },
+  );
 });

@@ -115,9 +115,18 @@ export interface TdRun {
   readonly message: string;
 }
 
-/** Null, unused, 64-bit code, data, 32-bit code. */
-const GDT = [0n, 0n, 0x00af_9b00_0000_ffffn, 0x00cf_9300_0000_ffffn, 0x00cf_9b00_0000_ffffn];
+/** Null, unused, 64-bit code, data, 32-bit code; data and 64-bit code of CPL 3. */
+const GDT = [
+  0n,
+  0n,
+  0x00af_9b00_0000_ffffn,
+  0x00cf_9300_0000_ffffn,
+  0x00cf_9b00_0000_ffffn,
+  0x00cf_f300_0000_ffffn,
+  0x00af_fb00_0000_ffffn,
+];
 export const CODE32 = 0x20;
+export const USER = { data: 0x2b, code: 0x33 } as const;
 const GATES = 256;
 
 /** A program that runs in 64-bit mode at CPL 0, interrupts off. `write` emits it. */
