@@ -11,8 +11,20 @@ import { TDG } from '../src/abi/tdx/leaves.ts';
 import { OPERAND, status, statusCode, STATUS } from '../src/abi/tdx/status.ts';
 import type { Platform } from '../src/machine/machine.ts';
 import type { TdxHostState } from '../src/host/tdx/host.ts';
-import { at, eax, ecx, edx, r10, r11, r12, rax, rbx, rcx, rdx } from './asm.ts';
-import { enterL2, L2, L2_CTLS_ID, l2MsrWord, l2Vmcs, prepareL2, shareWithL2, skipL2, vpWr } from './td-l2.ts';
+import { at, eax, ecx, edx, r10, r11, r12, rax, rbx, rcx, rdx, rsi } from './asm.ts';
+import { linear, load, mapAt, SHARED, store, vmcall } from './td-calls.ts';
+import {
+  enterL2,
+  L2,
+  L2_CTLS_ID,
+  L2_DEADLINE_ID,
+  l2MsrWord,
+  l2Vmcs,
+  prepareL2,
+  shareWithL2,
+  skipL2,
+  vpWr,
+} from './td-l2.ts';
 import { AT, ENGINES, NOTE, runTd, TDCALL_BYTES, type TdGuest, type TdOptions, type TdRun } from './td.ts';
 
 interface Rule {
@@ -51,6 +63,26 @@ const tdvmcall = ({ a }: TdGuest): void => {
   a.movabs(rax, 0n);
   a.db(...TDCALL_BYTES);
 };
+
+/** A host that gives L1 the turn after a call of an L2 VM. */
+const resumesL1 = (platform: Platform): Platform => ({
+  ...platform,
+  get state() {
+    return platform.state;
+  },
+  exit(vp, exit, world) {
+    const step = platform.exit(vp, exit, world);
+    const fromL2 = exit.kind === 'td-exit' && (((exit.registers[1] ?? 0n) >> 52n) & 3n) !== 0n;
+    if (step.completion.kind !== 'td-enter' || !fromL2) return step;
+    return { ...step, completion: { ...step.completion, resumeL1: true } };
+  },
+});
+/** The VM begins again. */
+const restart = ({ a }: TdGuest): void => {
+  a.lea(rax, at({ disp: 'l2' }));
+  a.mov(at({ disp: L2.state + L2_ENTER_GUEST_STATE.offsetOf('rip') }), rax);
+};
+const BLOCK = 2n << 20n;
 
 const RULES: readonly Rule[] = [
   {
@@ -312,6 +344,443 @@ const RULES: readonly Rule[] = [
       exits(run, 30, EXIT_REASON.wrmsr);
       expect(run.word(40)).toBe(1n);
       expect(run.word(53)).toBe(0x60n);
+    },
+  },
+  {
+    rule: "RDTSC, RDTSCP and RDPMC leave for L1 where it wants them, and RDTSC is the processor's otherwise",
+    section: 'Partitioning, "L2 VMCS", processor-based controls; SDM vol. 3, 25.6.2',
+    l1: (guest) => {
+      enterL2(guest, 0);
+      skipL2(guest, 1);
+      vpWr(guest, l2Vmcs(0x4002), 0x1800n, 0x1800n);
+      enterL2(guest, 10);
+      skipL2(guest, 2);
+      enterL2(guest, 20);
+      skipL2(guest, 3);
+      enterL2(guest, 30);
+    },
+    l2: ({ a }) => {
+      a.db(0x0f, 0x31, 0xf4);
+      a.db(0x0f, 0x31, 0x0f, 0x01, 0xf9, 0x0f, 0x33);
+    },
+    check: (run) => {
+      exits(run, 0, EXIT_REASON.hlt);
+      exits(run, 10, EXIT_REASON.rdtsc);
+      exits(run, 20, EXIT_REASON.rdtscp);
+      expect(run.word(20 + R.r11) >> 32n).toBe(3n);
+      exits(run, 30, EXIT_REASON.rdpmc);
+    },
+  },
+  {
+    rule: 'MOV DR leaves for L1 where it wants it, with register, direction and general register',
+    section: 'Partitioning, "L2 VMCS", processor-based controls; SDM vol. 3, table 28-4',
+    l1: (guest) => {
+      enterL2(guest, 0);
+      skipL2(guest, 1);
+      vpWr(guest, l2Vmcs(0x4002), 1n << 23n, 1n << 23n);
+      enterL2(guest, 10);
+      skipL2(guest, 3);
+      enterL2(guest, 20);
+    },
+    l2: ({ a }) => {
+      a.db(0x0f, 0x21, 0xd8, 0xf4); // mov rax, dr3; hlt
+      a.db(0x0f, 0x21, 0xda); // mov rdx, dr3
+      a.db(0x0f, 0x23, 0xf9); // mov dr7, rcx
+    },
+    check: (run) => {
+      exits(run, 0, EXIT_REASON.hlt);
+      exits(run, 10, EXIT_REASON.debugRegister);
+      expect(run.word(10 + R.rcx)).toBe(0x213n);
+      exits(run, 20, EXIT_REASON.debugRegister);
+      expect(run.word(20 + R.rcx)).toBe(0x107n);
+    },
+  },
+  {
+    rule: 'CR8 is the task priority of the virtual-APIC page; where L1 wants loads or stores they leave with the general register',
+    section: 'SDM vol. 3, 30.3 and table 28-3',
+    l1: (guest) => {
+      enterL2(guest, 0);
+      skipL2(guest, 1);
+      guest.a.mov(rbx, L2.apic + 0x80);
+      guest.a.mov(eax, at({ base: rbx }));
+      guest.result(40, rax);
+      vpWr(guest, l2Vmcs(0x4002), 3n << 19n, 3n << 19n);
+      enterL2(guest, 10);
+      skipL2(guest, 4);
+      enterL2(guest, 20);
+    },
+    l2: ({ a }) => {
+      a.mov(rax, 6);
+      a.db(0x44, 0x0f, 0x22, 0xc0, 0xf4); // mov cr8, rax; hlt
+      a.db(0x44, 0x0f, 0x22, 0xc2); // mov cr8, rdx
+      a.db(0x44, 0x0f, 0x20, 0xc3); // mov rbx, cr8
+    },
+    check: (run) => {
+      exits(run, 0, EXIT_REASON.hlt);
+      expect(run.word(40)).toBe(0x60n);
+      exits(run, 10, EXIT_REASON.controlRegister);
+      expect(run.word(10 + R.rcx)).toBe(0x208n);
+      exits(run, 20, EXIT_REASON.controlRegister);
+      expect(run.word(20 + R.rcx)).toBe(0x318n);
+    },
+  },
+  {
+    rule: "a task priority below L1's threshold leaves behind the instruction, where L1 delivers interrupts itself",
+    section: 'SDM vol. 3, 30.1.2',
+    l1: (guest) => {
+      vpWr(guest, l2Vmcs(0x401e), 0n, 1n << 9n);
+      vpWr(guest, l2Vmcs(0x401c), 5n, 0xfn);
+      enterL2(guest, 0);
+      gpr(guest, 3, 20);
+      enterL2(guest, 10);
+    },
+    l2: ({ a }) => {
+      a.mov(rbx, 0);
+      a.mov(rax, 6);
+      a.db(0x44, 0x0f, 0x22, 0xc0);
+      a.mov(rbx, 1);
+      a.mov(rax, 4);
+      a.db(0x44, 0x0f, 0x22, 0xc0, 0xf4);
+    },
+    check: (run) => {
+      exits(run, 0, EXIT_REASON.tprBelowThreshold);
+      expect(run.word(20)).toBe(1n);
+      exits(run, 10, EXIT_REASON.hlt);
+    },
+  },
+  {
+    rule: 'an NMI window leaves as soon as NMIs are not blocked, and not before',
+    section: 'SDM vol. 3, 26.2, "NMI-window exiting"',
+    l1: (guest) => {
+      vpWr(guest, l2Vmcs(0x4002), 1n << 22n, 1n << 22n);
+      vpWr(guest, l2Vmcs(0x4824), 8n);
+      enterL2(guest, 0);
+      vpWr(guest, l2Vmcs(0x4824), 0n);
+      enterL2(guest, 10);
+      gpr(guest, 3, 20);
+    },
+    l2: ({ a }) => {
+      a.mov(rbx, 1);
+      a.hlt();
+      a.mov(rbx, 2);
+    },
+    check: (run) => {
+      exits(run, 0, EXIT_REASON.hlt);
+      exits(run, 10, EXIT_REASON.nmiWindow);
+      expect(run.word(20)).toBe(1n);
+    },
+  },
+  {
+    rule: 'TSC_DEADLINE ends the turn of the VM, at once when it has passed and never when there is none',
+    section: 'Partitioning, TSC_DEADLINE; SDM vol. 3, 26.5.1',
+    l1: (guest) => {
+      const { a } = guest;
+      vpWr(guest, L2_DEADLINE_ID, 1n);
+      enterL2(guest, 0);
+      gpr(guest, 3, 30);
+      // 20,000 ticks from now on, which is more than L2 has to do before it spins.
+      a.db(0x0f, 0x31);
+      a.db(0x48, 0xc1, 0xe2, 0x20); // shl rdx, 32
+      a.alu('or', rax, rdx);
+      a.alu('add', rax, 20_000);
+      a.db(0x49, 0x89, 0xc0); // mov r8, rax
+      a.movabs(rcx, 0n);
+      a.movabs(rdx, L2_DEADLINE_ID);
+      a.db(0x49, 0xc7, 0xc1, 0xff, 0xff, 0xff, 0xff); // mov r9, -1
+      a.movabs(rax, BigInt(TDG.vpWr));
+      a.db(...TDCALL_BYTES);
+      enterL2(guest, 10);
+      gpr(guest, 3, 31);
+      vpWr(guest, L2_DEADLINE_ID, 0xffff_ffff_ffff_ffffn);
+      a.mov(rbx, L2.state + 6 * 8);
+      a.movMem(8, at({ base: rbx }), 0);
+      enterL2(guest, 20);
+    },
+    l2: ({ a }) => {
+      a.mov(rbx, 7);
+      a.mov(rsi, 1);
+      a.label('wait');
+      a.test(rsi, rsi);
+      a.jcc('ne', 'wait');
+      a.hlt();
+    },
+    check: (run) => {
+      exits(run, 0, EXIT_REASON.preemptionTimer);
+      expect(run.word(30)).toBe(0n);
+      exits(run, 10, EXIT_REASON.preemptionTimer);
+      expect(run.word(31)).toBe(7n);
+      exits(run, 20, EXIT_REASON.hlt);
+    },
+  },
+  {
+    rule: 'an end of interrupt that L1 wants to know of leaves behind the write, with the vector',
+    section: 'SDM vol. 3, 30.1.4',
+    l1: (guest) => {
+      setState(guest, 'rflags', 0x202);
+      setState(guest, 'rvi', 0x61);
+      vpWr(guest, l2MsrWord(256 + 0x20), 0n, 1n << 11n);
+      vpWr(guest, l2Vmcs(0x201e), 1n << 33n);
+      enterL2(guest, 0);
+      guest.a.movzx(eax, at({ disp: L2.state + L2_ENTER_GUEST_STATE.offsetOf('svi') }), 1);
+      guest.result(20, rax);
+      enterL2(guest, 10);
+      guest.note(NOTE.interrupts, 21);
+    },
+    l2: ({ a }) => a.db(0x90, 0xf4),
+    check: (run) => {
+      exits(run, 0, EXIT_REASON.virtualizedEoi);
+      expect(run.word(R.rcx)).toBe(0x61n);
+      expect(run.word(20)).toBe(0n);
+      exits(run, 10, EXIT_REASON.hlt);
+      expect(run.word(21)).toBe(1n);
+    },
+  },
+  {
+    rule: 'a call of the VM that the host has answered and then gives L1 the turn: the call is complete',
+    section: 'ABI, L2_EXIT_HOST_ROUTED_TDVMCALL',
+    options: { platform: resumesL1 },
+    l1: (guest) => {
+      vpWr(guest, L2_CTLS_ID, L2_CTL.enableTdvmcall);
+      enterL2(guest, 0);
+      gpr(guest, 0, 20);
+      gpr(guest, 10, 21);
+      enterL2(guest, 10);
+    },
+    l2: tdvmcall,
+    check: (run) => {
+      exits(run, 0, EXIT_REASON.tdcall, STATUS.l2ExitHostRoutedTdvmcall);
+      expect([run.word(20), run.word(21)]).toEqual([0n, TDVMCALL_STATUS.success]);
+      exits(run, 10, EXIT_REASON.hlt);
+    },
+  },
+  {
+    rule: 'a call of the VM with a mask that no TD may use is refused without anybody',
+    section: 'ABI, TDG.VP.VMCALL',
+    l1: (guest) => {
+      vpWr(guest, L2_CTLS_ID, L2_CTL.enableTdvmcall);
+      enterL2(guest, 0);
+      gpr(guest, 0, 20);
+    },
+    l2: ({ a }) => {
+      a.movabs(rcx, 0x10n);
+      a.movabs(rax, 0n);
+      a.db(...TDCALL_BYTES);
+      a.hlt();
+    },
+    check: (run) => {
+      exits(run, 0, EXIT_REASON.hlt);
+      expect(run.word(20)).toBe(status(STATUS.operandInvalid, OPERAND.rcx));
+    },
+  },
+  {
+    rule: 'shared memory is there for the VM where L1 allows it, and otherwise the host has the exit and may give it to L1',
+    section: 'Partitioning, L2_CTLS.ENABLE_SHARED_EPTP',
+    l1: (guest) => {
+      vmcall(guest, TDVMCALL.mapGpa, [FREE | SHARED, 0x1000n], 40);
+      mapAt(guest, 0, FREE | SHARED);
+      store(guest, linear(0), 0x5a5an);
+      enterL2(guest, 0);
+      vpWr(guest, L2_CTLS_ID, L2_CTL.enableSharedEptp);
+      enterL2(guest, 10);
+      gpr(guest, 0, 20);
+    },
+    l2: (guest) => {
+      load(guest, linear(0));
+      guest.a.hlt();
+    },
+    check: (run) => {
+      exits(run, 0, EXIT_REASON.eptViolation, STATUS.l2ExitHostRoutedAsync);
+      expect(run.word(R.r8)).toBe(FREE | SHARED);
+      exits(run, 10, EXIT_REASON.hlt);
+      expect(run.word(20)).toBe(0x5a5an);
+    },
+  },
+  {
+    rule: 'an address above the shared bit is an EPT violation for L1',
+    section: 'Partitioning, table of L2 VM exits',
+    l1: (guest) => {
+      mapAt(guest, 1, 1n << 48n);
+      enterL2(guest, 0);
+    },
+    l2: (guest) => load(guest, linear(1, 0x18)),
+    check: (run) => {
+      exits(run, 0, EXIT_REASON.eptViolation);
+      expect([run.word(R.r8), run.word(R.rdx)]).toEqual([(1n << 48n) | 0x18n, linear(1, 0x18)]);
+    },
+  },
+  {
+    rule: 'each way to drop translations at an entry drops what L1 has changed',
+    section: 'ABI, TDG.VP.ENTER, RCX 1:0',
+    l1: (guest) => {
+      store(guest, BigInt(AT.scratch + 0x5000), 0n);
+      for (const [k, flags] of [1n, 2n, 3n].entries()) {
+        // The VM walks L1's tables: one page of 2 MiB, and then the next.
+        mapAt(guest, 2, 0n);
+        enterL2(guest, 60);
+        restart(guest);
+        mapAt(guest, 2, BLOCK);
+        enterL2(guest, k * 10, flags);
+        restart(guest);
+      }
+    },
+    l2: (guest) => {
+      const { a } = guest;
+      a.movabs(rbx, linear(2, AT.scratch));
+      a.mov(rax, at({ base: rbx }));
+      a.hlt();
+    },
+    check: (run) => {
+      exits(run, 60, EXIT_REASON.hlt);
+      // Nobody has given the VM the second block: that it leaves shows that it no longer uses the first.
+      for (const slot of [0, 10, 20]) {
+        exits(run, slot, EXIT_REASON.eptViolation);
+        expect(run.word(slot + R.rdx)).toBe(linear(2, AT.scratch));
+      }
+    },
+  },
+  {
+    rule: "CR4: what L1 owns and what the module keeps leave for L1; CR0.NE is #GP, caching off is L1's to judge",
+    section: 'Partitioning, "CR0 and CR4"',
+    l1: (guest) => {
+      vpWr(guest, l2Vmcs(0x6002), 0x80n);
+      vpWr(guest, l2Vmcs(0x6006), 0n);
+      enterL2(guest, 0);
+      skipL2(guest, 3);
+      enterL2(guest, 10);
+      skipL2(guest, 3);
+      enterL2(guest, 20);
+      gpr(guest, 2, 50);
+      skipL2(guest, 3);
+      enterL2(guest, 30);
+      guest.note(NOTE.gp, 40);
+    },
+    l2: (guest) => {
+      const { a } = guest;
+      a.movFromControl(rcx, 4);
+      a.alu('or', rcx, 0x80);
+      a.movToControl(4, rcx);
+      a.movFromControl(rcx, 4);
+      a.alu('or', rcx, 0x2000);
+      a.movToControl(4, rcx);
+      a.movFromControl(rdx, 0);
+      a.alu('or', rdx, 0x4000_0000);
+      a.movToControl(0, rdx);
+      guest.guarded('kept', () => {
+        a.movFromControl(rdx, 0);
+        a.alu('and', rdx, ~0x20);
+        a.movToControl(0, rdx);
+      });
+      a.hlt();
+    },
+    check: (run) => {
+      exits(run, 0, EXIT_REASON.controlRegister);
+      expect(run.word(R.rcx)).toBe(0x104n);
+      exits(run, 10, EXIT_REASON.controlRegister);
+      expect(run.word(10 + R.rcx)).toBe(0x104n);
+      exits(run, 20, EXIT_REASON.controlRegister);
+      expect(run.word(20 + R.rcx)).toBe(0x200n);
+      exits(run, 30, EXIT_REASON.hlt);
+      expect(run.word(40)).toBe(1n);
+    },
+  },
+  {
+    rule: 'code runs where the alias lets it, by supervisor and user right where L1 tells them apart',
+    section: 'Partitioning, "L2 SEPT"; SDM vol. 3, 29.3.3.1',
+    l1: (guest) => {
+      const { tdcall } = guest;
+      const page = BigInt(AT.scratch + 0x6000);
+      store(guest, page, 0xf4n);
+      const rights = (attributes: bigint, slot: number): void =>
+        tdcall(TDG.memPageAttrWr, { rcx: page, rdx: attributes << 16n, r8: 0x800f_0000n }, slot);
+      rights(3n, 50);
+      enterL2(guest, 0);
+      // Xu alone is no right of the supervisor, with and without the control that tells them apart.
+      rights(0xbn, 50);
+      vpWr(guest, l2Vmcs(0x401e), 1n << 22n, 1n << 22n);
+      enterL2(guest, 10);
+      rights(7n, 50);
+      enterL2(guest, 20);
+    },
+    l2: ({ a }) => {
+      a.mov(rbx, AT.scratch + 0x6000);
+      a.jmp(rbx);
+    },
+    check: (run) => {
+      for (const slot of [0, 10]) {
+        exits(run, slot, EXIT_REASON.eptViolation);
+        expect(run.word(slot + R.r8)).toBe(BigInt(AT.scratch + 0x6000));
+        // Fetch.
+        expect(run.word(slot + R.rcx) & 7n).toBe(4n);
+      }
+      exits(run, 20, EXIT_REASON.hlt);
+    },
+  },
+  {
+    rule: 'an event whose delivery runs into an EPT violation is told to L1 with it',
+    section: 'SDM vol. 3, 28.2.4, IDT-vectoring information',
+    l1: (guest) => {
+      const { tdcall } = guest;
+      const idt = BigInt(AT.idt);
+      tdcall(TDG.memPageAttrWr, { rcx: idt, rdx: 0n, r8: 0x800f_0000n }, 50);
+      setState(guest, 'rflags', 0x202);
+      vpWr(guest, l2Vmcs(0x4016), 0x8000_0060n);
+      enterL2(guest, 0);
+      guest.result(40, r10);
+      tdcall(TDG.memPageAttrWr, { rcx: idt, rdx: 0xf_0000n, r8: 0x800f_0000n }, 50);
+      enterL2(guest, 10);
+    },
+    check: (run) => {
+      exits(run, 0, EXIT_REASON.eptViolation);
+      expect(run.word(R.r8) & ~0xfffn).toBe(BigInt(AT.idt));
+      expect(run.word(40)).toBe(0x8000_0060n);
+      // L1 has not injected it again.
+      exits(run, 10, EXIT_REASON.hlt);
+    },
+  },
+  {
+    rule: 'a page fault of the bitmap leaves with address and error code, and CR2 is left alone',
+    section: 'SDM vol. 3, 26.2 and 28.2.1',
+    l1: (guest) => {
+      vpWr(guest, l2Vmcs(0x4004), 1n << 14n);
+      enterL2(guest, 0);
+      guest.note(NOTE.pf, 20);
+    },
+    l2: (guest) => store(guest, 0x12_3456_7000n, 1n),
+    check: (run) => {
+      exits(run, 0, EXIT_REASON.exceptionOrNmi);
+      expect(run.word(R.r9)).toBe((2n << 32n) | 0x8000_0b0en);
+      expect(run.word(R.rcx)).toBe(0x12_3456_7000n);
+      expect(run.word(20)).toBe(0n);
+    },
+  },
+  {
+    rule: 'a triple fault of the VM is an exit like others, and the TD lives',
+    section: 'Partitioning, table of L2 VM exits',
+    l1: (guest) => enterL2(guest, 0),
+    l2: ({ a }) => a.db(0x6a, 0, 0x48, 0x0f, 0x01, 0x1c, 0x24, 0x0f, 0x0b), // push 0; lidt [rsp]; ud2
+    check: (run) => exits(run, 0, EXIT_REASON.tripleFault),
+  },
+  {
+    rule: 'each VM has rights of its own on a page',
+    section: 'ABI, TDG.MEM.PAGE.ATTR.WR',
+    options: { l2Vms: 3 },
+    l1: ({ tdcall }) => {
+      const rcx = BigInt(AT.scratch + 0x5000);
+      tdcall(
+        TDG.memPageAttrWr,
+        { rcx, rdx: (1n << 16n) | (3n << 32n) | (5n << 48n), r8: 0xf_000f_000f_0000n },
+        0,
+      );
+      tdcall(TDG.memPageAttrRd, { rcx }, 8);
+      tdcall(TDG.memPageAttrWr, { rcx, rdx: 0n, r8: 0xf_0000_0000n }, 16);
+      tdcall(TDG.memPageAttrRd, { rcx }, 24);
+    },
+    check: ({ word }) => {
+      expect([word(0), word(16)]).toEqual([0n, 0n]);
+      const vms = (attributes: bigint): readonly bigint[] =>
+        [16n, 32n, 48n].map((shift) => (attributes >> shift) & 0xfn);
+      expect(vms(word(10))).toEqual([1n, 3n, 5n]);
+      expect(vms(word(26))).toEqual([1n, 0n, 5n]);
     },
   },
   {

@@ -16,6 +16,7 @@ const VM1 = 1n << 52n;
 export const l2Vmcs = (encoding: number): bigint => (36n << 56n) | (2n << 52n) | BigInt(encoding);
 export const l2MsrWord = (qword: number): bigint => (37n << 56n) | (2n << 52n) | BigInt(qword);
 export const L2_CTLS_ID = 0xa020_0003_0000_0051n;
+export const L2_DEADLINE_ID = 0xa020_0003_0000_0059n;
 
 const ALL = 0xffff_ffff_ffff_ffffn;
 

@@ -304,7 +304,8 @@ export class Machine {
       this.#routed(platform, vp, routed);
       return undefined;
     }
-    const end = this.#instructions + Math.max(1, Math.floor(instructions));
+    const left = (entered.until ?? Infinity) - this.#now;
+    const end = this.#instructions + Math.max(1, Math.floor(Math.min(instructions, Math.ceil(left))));
     let inHost = false;
     let debug: StopReason | undefined;
     while (!inHost && debug === undefined && this.#instructions < end && this.#end === undefined) {

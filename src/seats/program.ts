@@ -89,6 +89,8 @@ export interface L1Seat extends Seat {
   cpuid(leaf: number, subleaf: number): CpuidRegisters | undefined;
   /** Takes the highest interrupt that waits in L1's virtual APIC, and ends it: its vector, or -1. */
   takeInterrupt(): number;
+  /** Takes the NMI that the host has asked for. False: there is none. */
+  takeNmi(): boolean;
 }
 
 export type L1Exit =

@@ -60,7 +60,8 @@ export interface Clock {
 }
 
 export type Entered =
-  | { readonly kind: 'code'; readonly cpu: number }
+  /** `until`: virtual time in ns at which the silicon itself has something for the context. */
+  | { readonly kind: 'code'; readonly cpu: number; readonly until?: number }
   /** `run` takes the program to its next exit. */
   | { readonly kind: 'program'; run(): { readonly ticks: number; readonly routed: Routed } }
   /** Nothing ran. */

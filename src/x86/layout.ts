@@ -520,7 +520,7 @@ export const VEC = {
 } as const;
 
 /** Instructions that leave only when somebody asks for it: bits of CPU.intercepts. */
-export const INTERCEPT = { rdtsc: 1, rdtscp: 2, rdpmc: 4, dr7: 8 } as const;
+export const INTERCEPT = { rdtsc: 1, rdtscp: 2, rdpmc: 4, dr7: 8, movDr: 16 } as const;
 
 /** What an instruction asks of the outside: exit codes in `raiseVector` when `raiseKind` is RAISE.exit. */
 export const EXIT = {

@@ -90,3 +90,13 @@ export function controlQualification(cr: {
 }): number {
   return (cr.register | (cr.access << 4) | (cr.gpr << 8) | ((cr.source & 0xffff) << 16)) >>> 0;
 }
+
+/** Exit qualification of MOV DR (SDM table 28-4). */
+export function debugQualification(dr: {
+  readonly register: number;
+  /** MOV from the debug register. */
+  readonly read: boolean;
+  readonly gpr: number;
+}): number {
+  return dr.register | (dr.read ? 1 << 4 : 0) | (dr.gpr << 8);
+}

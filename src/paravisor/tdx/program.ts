@@ -16,6 +16,7 @@ import {
   guestVp,
   hostAnswered,
   hostConsole,
+  hostEventRefused,
   hostInterrupted,
   interruptTaken,
   KIND_OF,
@@ -72,6 +73,8 @@ const TURN_TICKS = 400;
 const ACCEPT_TICKS = 100;
 const TIMER_VECTOR = 0x41;
 const CONSOLE_VECTOR = 0x43;
+/** Of an injection event. */
+const NMI_TYPE = 2;
 const RFLAGS_IF = 0x200n;
 const VM1 = 1n << 52n;
 const PROCEDURE_CONTROLS = 0x9122_0088;
@@ -287,6 +290,7 @@ class Turn {
 
   /** What waits in L1's virtual APIC: its own interrupts, and those that the host has for the guest. */
   #interrupts(): void {
+    if (this.#seat.takeNmi()) hostEventRefused(this.#core, this.#seat.vp, 2, NMI_TYPE, this.#world);
     for (let vector = this.#seat.takeInterrupt(); vector >= 0; vector = this.#seat.takeInterrupt()) {
       if (vector === TIMER_VECTOR || vector === WAKE_VECTOR) continue;
       if (vector === CONSOLE_VECTOR) hostConsole(this.#core, this.#seat.vp);

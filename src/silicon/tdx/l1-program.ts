@@ -139,5 +139,10 @@ function seatOf(module: TdxModule, vcpu: VcpuState): L1Seat {
       endOfInterrupt(vcpu);
       return vector;
     },
+    takeNmi() {
+      const pending = vcpu.pendingNmi;
+      vcpu.pendingNmi = false;
+      return pending;
+    },
   };
 }

@@ -6,6 +6,7 @@ import type { ExitKind } from '../../abi/exit-kinds.ts';
 import { EVENT, EVENT_CLASS } from '../../abi/events.ts';
 import {
   controlQualification,
+  debugQualification,
   EXIT_REASON,
   EXTENDED_EPT,
   ioQualification,
@@ -17,10 +18,10 @@ import { VMCALL_MASK } from '../../abi/tdx/ghci.ts';
 import { CONFIG_FLAG } from '../../abi/tdx/td-params.ts';
 import { CPU, EXIT, INTERCEPT, RAISE, REC } from '../../x86/layout.ts';
 import { WRITE } from '../../x86/runtime/paging.ts';
-import { EFER } from '../../x86/registers.ts';
+import { CR0, EFER } from '../../x86/registers.ts';
 import { complete, raiseFault, read64, write64 } from '../vcpu.ts';
 import { apicPage, readTpr, virtualEoi, virtualSelfIpi, writeTpr } from './l2-apic.ts';
-import { l1InterceptsMsr, l2Field, PROC, VMCS } from './l2-fields.ts';
+import { l1InterceptsMsr, l2Field, PROC, SECONDARY, VMCS } from './l2-fields.ts';
 import { l2Exit, returnToL1, type L2ExitCause } from './l2-return.ts';
 import { eptQualification, machineCheck, takeExit, vmcallRegisters, type Destination } from './l1-exits.ts';
 import { EXIT_TDX } from './layout.ts';
@@ -260,7 +261,8 @@ function msrAccess(at: L2, index: number, write: boolean, value: bigint): Destin
       return { to: 'silicon', cause: 'msr' };
     }
     writeTpr(module, page, Number(value));
-    return done();
+    complete(engine, cpu, { kind: 'done' });
+    return belowThreshold(at, 'msr', Number(value)) ?? { to: 'silicon', cause: 'msr' };
   }
   if (page !== undefined && write && index === MSR.eoi) {
     if (value !== 0n) return fault(at, 'msr', 13, 0);
@@ -314,7 +316,7 @@ function registerOperand({ module, cpu }: L2): number {
   return record === 0 ? 0 : (view.getUint16(record + REC.rm, true) - CPU.gpr) >>> 3;
 }
 
-/** L1's bits go to L1; what only the module keeps is refused. */
+/** L1's bits go to L1, and so does what only the module keeps; CR0.NE, which VMX itself keeps set, is #GP. */
 function controlRegister(at: L2, info: number): Destination {
   const { module, vcpu, cpu } = at;
   const { engine } = module;
@@ -323,7 +325,8 @@ function controlRegister(at: L2, info: number): Destination {
   const value = read64(engine, cpu + CPU.raiseInfo2);
   const [mask, shadow] = register === 0 ? [VMCS.cr0Mask, VMCS.cr0Shadow] : [VMCS.cr4Mask, VMCS.cr4Shadow];
   const owned = l2Field(module, vcpu, vcpu.vm, mask);
-  if (((value ^ l2Field(module, vcpu, vcpu.vm, shadow)) & owned) === 0n)
+  const isL1s = ((value ^ l2Field(module, vcpu, vcpu.vm, shadow)) & owned) !== 0n;
+  if (!isL1s && register === 0 && how === 0 && (value & BigInt(CR0.NE)) === 0n)
     return fault(at, 'control-register', 13, 0);
   const gpr = how === 0 ? registerOperand(at) : 0;
   const source = how === 3 ? Number(value & 0xffffn) : 0;
@@ -333,6 +336,18 @@ function controlRegister(at: L2, info: number): Destination {
     EXIT_REASON.controlRegister,
     BigInt(controlQualification({ register, access: how, gpr, source })),
   );
+}
+
+/** Trap-like, where L1 delivers the VM's interrupts itself (SDM vol. 3, 30.1.2). */
+function belowThreshold({ module, vcpu }: L2, cause: ExitKind, priority: number): Destination | undefined {
+  const secondary = Number(l2Field(module, vcpu, vcpu.vm, VMCS.secondaryControls));
+  const threshold = Number(l2Field(module, vcpu, vcpu.vm, VMCS.tprThreshold));
+  if (secondary & SECONDARY.virtualInterrupts || priority >>> 4 >= threshold) return undefined;
+  return {
+    to: 'l1-after',
+    cause,
+    exit: { reason: EXIT_REASON.tprBelowThreshold, qualification: 0n, kind: 'async' },
+  };
 }
 
 function taskPriority(at: L2, write: boolean, value: number): Destination {
@@ -351,6 +366,8 @@ function taskPriority(at: L2, write: boolean, value: number): Destination {
   if (write) {
     writeTpr(module, page, (value & 0xf) << 4);
     complete(module.engine, cpu, { kind: 'done' });
+    const exit = belowThreshold(at, 'cr8', (value & 0xf) << 4);
+    if (exit !== undefined) return exit;
   } else complete(module.engine, cpu, { kind: 'value', lo: readTpr(module, page) >>> 4, hi: 0 });
   return { to: 'silicon', cause: 'cr8' };
 }
@@ -363,7 +380,14 @@ function intercepted(at: L2, which: number): Destination {
       return instruction(at, 'tsc', EXIT_REASON.rdtscp);
     case INTERCEPT.rdpmc:
       return instruction(at, 'pmc', EXIT_REASON.rdpmc);
-    default:
-      return instruction(at, 'debug-register', EXIT_REASON.debugRegister, 7n);
+    default: {
+      const how = at.module.engine.view.getUint32(at.cpu + CPU.raiseInfo2, true);
+      const qualification = debugQualification({
+        register: how & 7,
+        read: how >>> 8 === 0,
+        gpr: registerOperand(at),
+      });
+      return instruction(at, 'debug-register', EXIT_REASON.debugRegister, BigInt(qualification));
+    }
   }
 }

@@ -12,7 +12,7 @@ import { tdxDefs } from './instructions.ts';
 import { deliveredEvent } from './delivered.ts';
 import { routeL1, vmcallRegisters, type Destination } from './l1-exits.ts';
 import { programLeaf, runL1, takeRegisters } from './l1-program.ts';
-import { deliverL2, pendingL2 } from './l2-events.ts';
+import { deliverL2, l2Deadline, pendingL2 } from './l2-events.ts';
 import { routeL2 } from './l2-exits.ts';
 import { applyMsrBitmaps } from './l2-fields.ts';
 import { l1Registers, returnToL1, storeState } from './l2-return.ts';
@@ -190,7 +190,8 @@ export class TdxSilicon implements Silicon {
     const program = this.#l1;
     if (vcpu.vm === 0 && program !== undefined)
       return { kind: 'program', run: () => this.#runL1(program, vp, vcpu) };
-    return { kind: 'code', cpu: this.cpu(vp) };
+    const cpu = this.cpu(vp);
+    return vcpu.vm === 0 ? { kind: 'code', cpu } : { kind: 'code', cpu, until: l2Deadline(module, vcpu) };
   }
 
   /** One step of the program at L1, or of the leaf that waited for the host. */

@@ -44,9 +44,12 @@ export interface TdState {
   readonly septPages: Record<string, number>;
 }
 
+export const NO_DEADLINE = 0xffff_ffff_ffff_ffffn;
+
 /** What one L2 VM has on a virtual processor. */
 export interface L2State {
   ctls: bigint;
+  /** TSC value at which the VM leaves for L1 (VMX-preemption timer); NO_DEADLINE: never. */
   tscDeadline: bigint;
   /** L2 VMCS fields by encoding. */
   readonly vmcs: Record<number, bigint>;
@@ -165,7 +168,7 @@ export function createVcpu(index: number): VcpuState {
     msrs: {},
     l2: Array.from({ length: 3 }, () => ({
       ctls: 0n,
-      tscDeadline: 0n,
+      tscDeadline: NO_DEADLINE,
       vmcs: {},
       stateGpa: 0,
       msrBitmaps: new Uint8Array(4096).fill(0xff),

@@ -75,7 +75,7 @@ function load(
     BigInt(
       (proc & PROC.rdtsc ? INTERCEPT.rdtsc | INTERCEPT.rdtscp : 0) |
         (proc & PROC.rdpmc ? INTERCEPT.rdpmc : 0) |
-        (proc & PROC.drAccess ? INTERCEPT.dr7 : 0),
+        (proc & PROC.drAccess ? INTERCEPT.movDr : 0),
     ),
   );
   view.setUint32(cpu + CPU.exceptionBitmap, Number(field(VMCS.exceptionBitmap)) & ~(1 << 18), true);

@@ -312,13 +312,16 @@ export const systemRoutines: readonly Routine[] = [
   /** #GP unless in protected mode or real mode at CPL 0; virtual-8086 mode faults as CPL 3. */
   routine('read_dr', ['i32', 'i32'], ['i64'], (f, lib) => {
     const cpu = f.p(0);
-    const n = f.callValue(lib('debug_register'), cpu, f.p(1));
+    const n = f.callValue(lib('debug_register'), cpu, f.p(1), i32(0));
     f.if(n.eq(5), () => f.call(lib('check_intercept'), cpu, i32(INTERCEPT.dr7), i32(0)));
     f.return(f.load('64', cpu.add(n.shl(3)), CPU.dr));
     f.unreachable();
   }),
-  /** Index (0-5) of DR0-3, DR6, DR7 after the checks: CPL, CR4.DE for DR4/5, general detect. */
-  routine('debug_register', ['i32', 'i32'], ['i32'], (f, lib) => {
+  /**
+   * Index (0-5) of DR0-3, DR6, DR7 after the checks: CPL, CR4.DE for DR4/5, an exit for every MOV DR (info2: number, and write in
+   * bit 8), general detect.
+   */
+  routine('debug_register', ['i32', 'i32', 'i32'], ['i32'], (f, lib) => {
     const cpu = f.p(0);
     const n = f.p(1);
     f.if(n.gtU(7), () => f.call(lib('raise'), cpu, i32(VEC.UD)));
@@ -330,6 +333,7 @@ export const systemRoutines: readonly Routine[] = [
       () => f.call(lib('raise'), cpu, i32(VEC.UD)),
     );
     f.if(f.load('32', cpu, CPU.cpl).bool(), () => gp0(f, lib, cpu));
+    f.call(lib('check_intercept'), cpu, i32(INTERCEPT.movDr), n.or(f.p(2).shl(8)));
     f.if(f.load('32', cpu, CPU.dr + 40).and(0x2000), () => {
       f.store('64', cpu, i64(0x2000), CPU.raiseInfo);
       f.call(lib('raise'), cpu, i32(VEC.DB));
@@ -340,7 +344,7 @@ export const systemRoutines: readonly Routine[] = [
   routine('write_dr', ['i32', 'i32', 'i64'], [], (f, lib) => {
     const cpu = f.p(0);
     const value = f.p(2);
-    const n = f.callValue(lib('debug_register'), cpu, f.p(1));
+    const n = f.callValue(lib('debug_register'), cpu, f.p(1), i32(1));
     f.if(n.geU(4).and(value.shrU(32).ne(0)), () => gp0(f, lib, cpu));
     f.if(n.eq(5), () => f.call(lib('check_intercept'), cpu, i32(INTERCEPT.dr7), i32(1)));
     const fixed = f.let(
