@@ -112,8 +112,7 @@ const RULES: readonly Rule[] = [
     guest: (guest) => {
       const { a } = guest;
       // The page tables let CPL 3 in, and page 0 holds the task-state segment that TDH.VP.INIT points TR at.
-      for (const table of [0, 0x1000, 0x2000])
-        a.aluMem('or', 8, at({ disp: AT.tables + table }), 4);
+      for (const table of [0, 0x1000, 0x2000]) a.aluMem('or', 8, at({ disp: AT.tables + table }), 4);
       a.movFromControl(rax, 3);
       a.movToControl(3, rax);
       store(guest, 4n, BigInt(AT.stack));
@@ -748,7 +747,8 @@ describe.each(ENGINES)('rules of a TD, %s', (engine) => {
       return change(0) ? 've' : change(1) ? 'gp' : 'native';
     });
   };
-  const ends = (rows: readonly MsrRow[]): readonly number[] => rows.flatMap(({ first, last }) => [first, last]);
+  const ends = (rows: readonly MsrRow[]): readonly number[] =>
+    rows.flatMap(({ first, last }) => [first, last]);
 
   it('a read of every MSR of the table is native, #VE or #GP as it says (ABI, "MSR virtualization")', () => {
     const known = MSR_ROWS.filter(({ read }) => read !== 'module');
