@@ -89,6 +89,9 @@ export interface L1Seat extends Seat {
   cpuid(leaf: number, subleaf: number): CpuidRegisters | undefined;
   /** Takes the highest interrupt that waits in L1's virtual APIC, and ends it: its vector, or -1. */
   takeInterrupt(): number;
+  /** XMM register `index` of VM `vm` as four unsigned words: TDG.VP.ENTER leaves such registers as the VM had them. */
+  readXmm(vm: number, index: number): readonly [number, number, number, number];
+  writeXmm(vm: number, index: number, words: readonly [number, number, number, number]): void;
   /** Takes the NMI that the host has asked for. False: there is none. */
   takeNmi(): boolean;
 }

@@ -3,8 +3,6 @@
  * guest's turn. It holds nothing between turns but plain data and what lies in guest memory.
  */
 
-import { EVENT, EVENT_CLASS } from '../../abi/events.ts';
-import { EXIT_KINDS, EXIT_ROUTES } from '../../abi/exit-kinds.ts';
 import { CALL } from '../../abi/hyperv/hypercall.ts';
 import {
   getVpRegistersInput,
@@ -22,20 +20,17 @@ import {
   vmplOffset,
   VMPL_STATUS,
 } from '../../abi/snp/doorbell.ts';
-import { apicReadCr8, apicWriteCr8, IOAPIC_PAGE } from '../../chipset/partition/interrupts.ts';
-import { UNITS } from '../../chipset/partition/serial.ts';
+import { apicReadCr8, apicWriteCr8 } from '../../chipset/partition/interrupts.ts';
 import { partitionVp } from '../../chipset/partition/state.ts';
 import type { Vmpl0Exit, Vmpl0Program, Vmpl0Seat } from '../../seats/program.ts';
 import { readConfig, type ParavisorConfig } from '../config.ts';
 import {
   guestExited,
   guestVp,
-  hostAnswered,
   hostConsole,
   hostEventRefused,
   hostInterrupted,
   interruptTaken,
-  KIND_OF,
   nextStep,
   type ParavisorWorld,
 } from '../core.ts';
@@ -45,6 +40,7 @@ import { toAccept } from '../memory.ts';
 import { hasPart } from '../parts.ts';
 import { FAILURE, type HostRequest } from '../requests.ts';
 import { ask, createParavisorState, LARGE_PAGE, type GuestVp, type ParavisorState } from '../state.ts';
+import { failed, sendFirst, setUpAtHost, takeAnswer, traceGuestExit, type Line } from '../turn.ts';
 import { Communication } from './communication.ts';
 import { Contexts, type Context } from './context.ts';
 import { clearExit, complete, offerInterrupt, readExit, taskPriority, wasTaken } from './exits.ts';
@@ -93,7 +89,11 @@ export function snpParavisor(options: ParavisorOptions): Vmpl0Program {
       if (state.core === undefined) {
         const page = seat.read(options.page, PAGE_SIZE, false);
         const config = page.ok ? readConfig(page.bytes, options.build) : undefined;
-        if (config === undefined) return refuseToStart(seat);
+        // There is no page to speak through yet, so the MSR says it.
+        if (config === undefined) {
+          const exit = failed(lineOf(new Communication(seat, 0)), FAILURE.configuration);
+          return { exit, ticks: TURN_TICKS };
+        }
         state.core = createParavisorState(config);
         for (let vp = 0; vp < config.vpCount; vp++) state.vps.push({ phase: 'new', done: 0 });
       }
@@ -102,11 +102,14 @@ export function snpParavisor(options: ParavisorOptions): Vmpl0Program {
   };
 }
 
-/** It is not what was measured. There is no page to speak through yet, so the MSR says it. */
-function refuseToStart(seat: Vmpl0Seat): { readonly exit: Vmpl0Exit; readonly ticks: number } {
-  new Communication(seat, 0).send({ kind: 'fail', reason: FAILURE.configuration }, 0);
-  return { exit: VMGEXIT, ticks: TURN_TICKS };
-}
+const lineOf = (communication: Communication): Line<Vmpl0Exit> => ({
+  send: (request, done) => {
+    communication.send(request, done);
+    return VMGEXIT;
+  },
+  receive: (request, done) => communication.receive(request, done),
+  wait: () => ({ kind: 'hlt' }),
+});
 
 /** Vectors that the paravisor has asked its own interrupts to use. */
 const TIMER_VECTOR = 0x21;
@@ -123,6 +126,7 @@ class Turn {
   readonly #communication: Communication;
   readonly #world: ParavisorWorld;
   readonly #boundary: number;
+  readonly #line: Line<Vmpl0Exit>;
   #ticks = TURN_TICKS;
 
   constructor(seat: Vmpl0Seat, state: SnpState, core: ParavisorState, opcodes: OpcodeTable) {
@@ -137,6 +141,7 @@ class Turn {
     this.#communication = new Communication(seat, config.pages.communication + PAGE_SIZE * seat.vp);
     this.#world = { processor: this.#processor, sink: seat.sink, now: seat.now, opcodes };
     this.#boundary = 2 ** config.boundaryBits;
+    this.#line = lineOf(this.#communication);
   }
 
   run(): { readonly exit: Vmpl0Exit; readonly ticks: number } {
@@ -181,7 +186,7 @@ class Turn {
       case 'ask':
         return this.#send();
       case 'wait':
-        return { kind: 'hlt' };
+        return this.#line.wait();
       case 'enter': {
         const context = this.#contexts.of(vp);
         if (context === undefined) return this.#fail(FAILURE.context);
@@ -193,41 +198,18 @@ class Turn {
     }
   }
 
-  /** Sends the first request, or waits when there is none. */
   #send(): Vmpl0Exit {
-    const first = this.#guest.outbox[0];
-    if (first === undefined) return { kind: 'hlt' };
-    this.#guest.asked = true;
-    this.#communication.send(first.request, this.#own().done);
-    return VMGEXIT;
+    return sendFirst(this.#guest, this.#own(), this.#line);
   }
 
   #fail(reason: number): Vmpl0Exit {
-    this.#communication.send({ kind: 'fail', reason }, 0);
-    return VMGEXIT;
+    return failed(this.#line, reason);
   }
 
-  /** The host has answered. An exit: there is more of the same request. */
   #answered(): Vmpl0Exit | undefined {
-    const own = this.#own();
-    const first = this.#guest.outbox[0];
-    if (first === undefined) throw new Error('an answer to nothing');
-    const { request, purpose } = first;
-    const answer = this.#communication.receive(request, own.done);
-    if (request.kind === 'page-state' && answer.ok) {
-      own.done += answer.done ?? 0;
-      if (own.done < request.gpas.length) return this.#send();
-    }
-    own.done = 0;
-    if (purpose === 'setup') {
-      this.#guest.asked = false;
-      this.#guest.outbox.shift();
-      return answer.ok ? undefined : this.#fail(FAILURE.host);
-    }
-    const { exit } = this.#guest;
-    const completion = hostAnswered(this.#core, this.#seat.vp, answer, this.#world);
-    if (completion !== undefined && exit !== undefined) this.#complete(exit, completion);
-    return undefined;
+    return takeAnswer(this.#core, this.#seat.vp, this.#own(), this.#line, this.#world, (exit, completion) =>
+      this.#complete(exit, completion),
+    );
   }
 
   /** The guest's context is back. */
@@ -251,19 +233,12 @@ class Turn {
       case 'unknown':
         return this.#fail(FAILURE.exit);
       default: {
-        this.#traceExit(exit);
+        traceGuestExit(this.#seat, exit, GUEST_VMPL);
         const completion = guestExited(this.#core, vp, exit, this.#world);
         if (completion !== undefined) this.#complete(exit, completion);
         return undefined;
       }
     }
-  }
-
-  /** The host has only seen that the guest stopped; what it was came here. */
-  #traceExit(exit: GuestExit): void {
-    const { sink, now, vp } = this.#seat;
-    if ((sink.mask & EVENT_CLASS.exit) === 0) return;
-    sink.emit(EVENT.exit, now, vp, EXIT_KINDS.indexOf(KIND_OF[exit.kind]), TO_CONTEXT, GUEST_VMPL, 0);
   }
 
   #complete(exit: GuestExit, completion: GuestCompletion): void {
@@ -314,10 +289,8 @@ class Turn {
   /** This VP's pages, registers and interrupts at the host. */
   #setUp(): void {
     const { vp } = this.#seat;
-    const { pages, uarts } = this.#config;
+    const { pages } = this.#config;
     const setup = (request: HostRequest): void => ask(this.#guest, request, 'setup');
-    const msr = (index: number, lo: number, hi = 0): void =>
-      setup({ kind: 'msr', index, write: true, lo, hi });
     setup({ kind: 'register' });
     setup({ kind: 'doorbell', gpa: pages.doorbell + PAGE_SIZE * vp });
     setup({
@@ -331,27 +304,8 @@ class Turn {
         [REGISTER.siefp, pages.guestEventFlags + PAGE_SIZE * vp],
       ]),
     });
-    // Its own local APIC at the host: x2APIC, on, with the timer as a TSC deadline.
-    msr(APIC_BASE, 0xfee0_0c00 | (vp === 0 ? 0x100 : 0));
-    msr(X2APIC_SVR, 0x1ff);
-    msr(X2APIC_LVT_TIMER, TIMER_VECTOR | (2 << 17));
-    if (vp === 0 && hasPart(this.#config.parts, 'dev.legacy')) {
-      for (const { port, pin } of UNITS.slice(0, uarts)) {
-        // Received bytes interrupt; the line goes to VP 0, edge-triggered.
-        const out = (register: number, value: number): void =>
-          setup({ kind: 'io', port: port + register, size: 1, write: true, value });
-        out(UART_LCR, 3);
-        out(UART_FCR, 7);
-        out(UART_MCR, 0x0b);
-        out(UART_IER, 1);
-        const io = (offset: number, value: number): void =>
-          setup({ kind: 'mmio', gpa: IOAPIC_PAGE + offset, size: 4, write: true, lo: value, hi: 0 });
-        io(0, 0x10 + 2 * pin);
-        io(0x10, CONSOLE_VECTOR);
-        io(0, 0x11 + 2 * pin);
-        io(0x10, 0);
-      }
-    }
+    setup({ kind: 'msr', index: APIC_BASE, write: true, lo: 0xfee0_0c00 | (vp === 0 ? 0x100 : 0), hi: 0 });
+    setUpAtHost(this.#guest, this.#config, { timer: TIMER_VECTOR, console: CONSOLE_VECTOR });
     this.#own().phase = 'setup';
   }
 
@@ -412,16 +366,9 @@ class Turn {
   }
 }
 
-const TO_CONTEXT = EXIT_ROUTES.indexOf('context');
 const NMI_TYPE = 2;
 const APIC_BASE = 0x1b;
 const X2APIC_EOI = 0x80b;
-const X2APIC_SVR = 0x80f;
-const X2APIC_LVT_TIMER = 0x832;
-const UART_IER = 1;
-const UART_FCR = 2;
-const UART_LCR = 3;
-const UART_MCR = 4;
 const END_OF_INTERRUPT: HostRequest = { kind: 'msr', index: X2APIC_EOI, write: true, lo: 0, hi: 0 };
 
 /** Input of HvCallSetVpRegisters for VTL 0 of the calling VP. */

@@ -150,6 +150,9 @@ const WIDE: ReadonlyMap<number, number> = new Map([
   [REGISTER.efer, FIELD.efer],
   [REGISTER.pat, FIELD.pat],
 ]);
+/** The guest's number, and its XMM registers. */
+const VM1 = 1;
+const XMM_COUNT = 16;
 const SEGMENT_REGISTERS: readonly number[] = SEGMENTS.map((name) => REGISTER[name]);
 
 /** What starts a virtual processor, left for the paravisor on that processor to carry out. */
@@ -190,6 +193,8 @@ export class TdxProcessor implements Processor {
         if (name === REGISTER.rflags) return pair(guest.rflags);
         if (name === REGISTER.cr0) return pair(guest.field(FIELD.cr0));
         if (name === REGISTER.cr4) return pair(guest.field(FIELD.cr4));
+        if (name >= REGISTER.xmm0 && name < REGISTER.xmm0 + XMM_COUNT)
+          return seat.readXmm(VM1, name - REGISTER.xmm0);
         const wide = WIDE.get(name);
         if (wide !== undefined) return pair(guest.field(wide));
         const segment = SEGMENT_REGISTERS.indexOf(name);
@@ -211,6 +216,8 @@ export class TdxProcessor implements Processor {
         if (name >= REGISTER.rax && name <= REGISTER.r15) guest.setGeneral(name - REGISTER.rax, wide);
         else if (name === REGISTER.rip) guest.rip = wide;
         else if (name === REGISTER.rflags) guest.rflags = wide;
+        else if (name >= REGISTER.xmm0 && name < REGISTER.xmm0 + XMM_COUNT)
+          seat.writeXmm(VM1, name - REGISTER.xmm0, value);
         else return false;
         return true;
       },

@@ -3,23 +3,17 @@
  * same as at VMPL0 of an SNP guest.
  */
 
-import { EVENT, EVENT_CLASS } from '../../abi/events.ts';
-import { EXIT_KINDS, EXIT_ROUTES } from '../../abi/exit-kinds.ts';
 import { PAGE_SIZE } from '../../abi/hyperv/pages.ts';
 import { ENTER_INVALIDATE } from '../../abi/tdx/l2.ts';
-import { IOAPIC_PAGE } from '../../chipset/partition/interrupts.ts';
-import { UNITS } from '../../chipset/partition/serial.ts';
 import type { L1Exit, L1Program, L1Seat } from '../../seats/program.ts';
 import { readConfig, type ParavisorConfig } from '../config.ts';
 import {
   guestExited,
   guestVp,
-  hostAnswered,
   hostConsole,
   hostEventRefused,
   hostInterrupted,
   interruptTaken,
-  KIND_OF,
   nextStep,
   type ParavisorWorld,
 } from '../core.ts';
@@ -29,6 +23,7 @@ import { toAccept } from '../memory.ts';
 import { hasPart } from '../parts.ts';
 import { FAILURE, type HostRequest } from '../requests.ts';
 import { ask, createParavisorState, type GuestVp, type ParavisorState } from '../state.ts';
+import { failed, sendFirst, setUpAtHost, takeAnswer, traceGuestExit, type Line } from '../turn.ts';
 import { decode, encode, HALT, SYNIC_PAGES, WAKE_VECTOR } from './communication.ts';
 import {
   classify,
@@ -75,6 +70,8 @@ const TIMER_VECTOR = 0x41;
 const CONSOLE_VECTOR = 0x43;
 /** Of an injection event. */
 const NMI_TYPE = 2;
+/** The guest is VM 1. */
+const GUEST_CONTEXT = 1;
 const RFLAGS_IF = 0x200n;
 const VM1 = 1n << 52n;
 const PROCEDURE_CONTROLS = 0x9122_0088;
@@ -93,10 +90,8 @@ export function tdxParavisor(options: L1ParavisorOptions): L1Program {
       if (state.core === undefined) {
         const page = seat.read(options.page, PAGE_SIZE, false);
         const config = page.ok ? readConfig(page.bytes, options.build) : undefined;
-        if (config === undefined) {
-          const registers = encode({ kind: 'fail', reason: FAILURE.configuration }, 0, 0n);
-          return { exit: { kind: 'tdvmcall', registers }, ticks: TURN_TICKS };
-        }
+        if (config === undefined)
+          return { exit: failed(lineOf(seat, 0n), FAILURE.configuration), ticks: TURN_TICKS };
         state.core = createParavisorState(config);
         for (let vp = 0; vp < config.vpCount; vp++)
           state.vps.push({ phase: 'new', done: 0, report: undefined, start: undefined, stale: false });
@@ -105,6 +100,12 @@ export function tdxParavisor(options: L1ParavisorOptions): L1Program {
     },
   };
 }
+
+const lineOf = (seat: L1Seat, sharedBit: bigint): Line<L1Exit> => ({
+  send: (request, done) => ({ kind: 'tdvmcall', registers: encode(request, done, sharedBit) }),
+  receive: (request, done) => decode(request, seat.registers, done),
+  wait: () => ({ kind: 'tdvmcall', registers: HALT }),
+});
 
 class Turn {
   readonly #seat: L1Seat;
@@ -116,6 +117,7 @@ class Turn {
   readonly #processor: TdxProcessor;
   readonly #world: ParavisorWorld;
   readonly #boundary: number;
+  readonly #line: Line<L1Exit>;
   #ticks = TURN_TICKS;
 
   constructor(seat: L1Seat, state: TdxState, core: ParavisorState, opcodes: OpcodeTable) {
@@ -129,6 +131,7 @@ class Turn {
     this.#processor = new TdxProcessor(seat, this.#vm, state.vps);
     this.#world = { processor: this.#processor, sink: seat.sink, now: seat.now, opcodes };
     this.#boundary = 2 ** config.boundaryBits;
+    this.#line = lineOf(seat, 1n << BigInt(config.boundaryBits));
   }
 
   /** The state page lies behind the page that holds the guest's first registers. */
@@ -183,7 +186,7 @@ class Turn {
       case 'ask':
         return this.#send();
       case 'wait':
-        return { kind: 'tdvmcall', registers: HALT };
+        return this.#line.wait();
       case 'enter':
         return this.#enter(step.vector, step.nmi);
     }
@@ -209,48 +212,22 @@ class Turn {
     };
   }
 
-  #sharedBit(): bigint {
-    return 1n << BigInt(this.#config.boundaryBits);
-  }
-
   #send(): L1Exit {
-    const first = this.#guest.outbox[0];
-    if (first === undefined) return { kind: 'tdvmcall', registers: HALT };
-    this.#guest.asked = true;
-    return {
-      kind: 'tdvmcall',
-      registers: encode(first.request, this.#own().done, this.#sharedBit()),
-    };
+    return sendFirst(this.#guest, this.#own(), this.#line);
   }
 
   #fail(reason: number): L1Exit {
-    return { kind: 'tdvmcall', registers: encode({ kind: 'fail', reason }, 0, 0n) };
+    return failed(this.#line, reason);
   }
 
   #answered(): L1Exit | undefined {
-    const own = this.#own();
-    const first = this.#guest.outbox[0];
-    if (first === undefined) throw new Error('an answer to nothing');
-    const { request, purpose } = first;
-    const answer = decode(request, this.#seat.registers, own.done);
-    if (request.kind === 'page-state' && answer.ok) {
-      own.done += answer.done ?? 0;
-      if (own.done < request.gpas.length) return this.#send();
-    }
-    own.done = 0;
-    if (purpose === 'setup') {
-      this.#guest.asked = false;
-      this.#guest.outbox.shift();
-      return answer.ok ? undefined : this.#fail(FAILURE.host);
-    }
-    const { exit } = this.#guest;
-    const completion = hostAnswered(this.#core, this.#seat.vp, answer, this.#world);
-    if (completion !== undefined && exit !== undefined) this.#complete(exit, completion);
-    return undefined;
+    return takeAnswer(this.#core, this.#seat.vp, this.#own(), this.#line, this.#world, (exit, completion) =>
+      this.#complete(exit, completion),
+    );
   }
 
   #guestStopped(): L1Exit | undefined {
-    const { vp, sink, now } = this.#seat;
+    const { vp } = this.#seat;
     this.#guest.entered = false;
     this.#guest.offered = -1;
     const report = readReport(this.#seat.registers);
@@ -272,10 +249,7 @@ class Turn {
       case 'unknown':
         return this.#fail(FAILURE.exit);
       default: {
-        if (sink.mask & EVENT_CLASS.exit) {
-          const kind = EXIT_KINDS.indexOf(KIND_OF[outcome.kind]);
-          sink.emit(EVENT.exit, now, vp, kind, EXIT_ROUTES.indexOf('context'), 1, 0);
-        }
+        traceGuestExit(this.#seat, outcome, GUEST_CONTEXT);
         const completion = guestExited(this.#core, vp, outcome, this.#world);
         if (completion !== undefined) this.#complete(outcome, completion);
         return undefined;
@@ -300,7 +274,7 @@ class Turn {
 
   #setUp(): boolean {
     const { vp } = this.#seat;
-    const { pages, uarts } = this.#config;
+    const { pages } = this.#config;
     const setup = (request: HostRequest): void => ask(this.#guest, request, 'setup');
     const msr = (index: number, lo: number, hi = 0): void =>
       setup({ kind: 'msr', index, write: true, lo, hi });
@@ -312,25 +286,7 @@ class Turn {
     }
     msr(SYNIC_PAGES.messages, pages.guestMessages + PAGE_SIZE * vp);
     msr(SYNIC_PAGES.eventFlags, pages.guestEventFlags + PAGE_SIZE * vp);
-    // Its own local APIC at the host: on, with the timer as a TSC deadline.
-    msr(X2APIC_SVR, 0x1ff);
-    msr(X2APIC_LVT_TIMER, TIMER_VECTOR | (2 << 17));
-    if (vp === 0 && hasPart(this.#config.parts, 'dev.legacy')) {
-      for (const { port, pin } of UNITS.slice(0, uarts)) {
-        const out = (register: number, value: number): void =>
-          setup({ kind: 'io', port: port + register, size: 1, write: true, value });
-        out(3, 3);
-        out(2, 7);
-        out(4, 0x0b);
-        out(1, 1);
-        const io = (offset: number, value: number): void =>
-          setup({ kind: 'mmio', gpa: IOAPIC_PAGE + offset, size: 4, write: true, lo: value, hi: 0 });
-        io(0, 0x10 + 2 * pin);
-        io(0x10, CONSOLE_VECTOR);
-        io(0, 0x11 + 2 * pin);
-        io(0x10, 0);
-      }
-    }
+    setUpAtHost(this.#guest, this.#config, { timer: TIMER_VECTOR, console: CONSOLE_VECTOR });
     return true;
   }
 
@@ -350,5 +306,3 @@ class Turn {
 }
 
 const LARGE_PAGE = 0x20_0000;
-const X2APIC_SVR = 0x80f;
-const X2APIC_LVT_TIMER = 0x832;

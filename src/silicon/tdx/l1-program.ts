@@ -14,6 +14,9 @@ import { accept, deliverable, endOfInterrupt } from './vapic.ts';
 /** Registers of TdcallRegisters, in its order. */
 const OPERANDS = [GPR.rax, GPR.rcx, GPR.rdx, GPR.r8, GPR.r9, GPR.r10, GPR.r11, GPR.r12, GPR.r13] as const;
 
+/** There is room for YMM. */
+const XMM_STRIDE = 32;
+
 /** A leaf on behalf of the program, with its registers in `l1Gprs`. */
 export function programLeaf(module: TdxModule, vcpu: VcpuState): LeafOutcome {
   return tdcall({ module, vcpu, registers: arrayRegisters(vcpu.l1Gprs), cpu: -1 });
@@ -138,6 +141,15 @@ function seatOf(module: TdxModule, vcpu: VcpuState): L1Seat {
       accept(vcpu, vector);
       endOfInterrupt(vcpu);
       return vector;
+    },
+    readXmm(vm, index) {
+      const at = engine.cpu(vcpu.index, vm) + CPU.xmm + index * XMM_STRIDE;
+      const word = (n: number): number => engine.view.getUint32(at + 4 * n, true);
+      return [word(0), word(1), word(2), word(3)];
+    },
+    writeXmm(vm, index, words) {
+      const at = engine.cpu(vcpu.index, vm) + CPU.xmm + index * XMM_STRIDE;
+      for (const [n, word] of words.entries()) engine.view.setUint32(at + 4 * n, word, true);
     },
     takeNmi() {
       const pending = vcpu.pendingNmi;
