@@ -14,7 +14,7 @@ import { makeLinux } from './linux.ts';
 const missing = whyNoKernel();
 const reason = missing === undefined ? '' : ` (skipped: no kernel: ${missing})`;
 
-const SPIN = 'i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done';
+const SPIN = 'i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done';
 const say = (word: string): string => `echo ${word} > /dev/console`;
 const COMMAND = [say('ready'), SPIN, say('alive'), SPIN, say('unharmed')].join('; ');
 
@@ -123,7 +123,8 @@ test.skipIf(missing !== undefined)(
     expect(delivered.filter(({ vector }) => vector === 2)).toMatchObject([{ veWaits: false, context: 0 }]);
     expect(delivered.filter(({ outcome }) => outcome !== INJECTION_OUTCOME.delivered)).toEqual([]);
     expect(delivered.filter(({ vector }) => EXCEPTIONS.includes(vector))).toEqual([]);
-    expect(guest.console()).toMatch(/NMI received for unknown reason/);
+    // Its reasons, port 0x61, are all ones: nobody is there.
+    expect(guest.console()).toMatch(/NMI: PCI system error .*for reason ff/);
     queue.push({ kind: 'vector', vector: INT80 });
     expect(guest.runUntil('unharmed')).toBe(false);
     expect(guest.console()).toMatch(/Kernel panic.*Unexpected external interrupt 0x80/);
