@@ -2,7 +2,8 @@
 import { findConfiguration, makeMachine, type Configuration } from '../../src/machine/configurations.ts';
 import type { Machine } from '../../src/machine/machine.ts';
 import { Apt } from '../../src/node/apt.ts';
-import { Cache, defaultCacheDir } from '../../src/node/cache.ts';
+import { Cache } from '../../src/node/cache.ts';
+import { defaultCacheDir } from '../../src/node/cache-folder.ts';
 import { buildInitramfs, busyboxFromDeb } from '../../src/node/initramfs.ts';
 import { packageBytes, resolveKernel, type PackageSource } from '../../src/node/kernel.ts';
 import { paravisorBuild } from '../../src/node/paravisor-build.ts';
@@ -14,13 +15,16 @@ export interface LinuxRequest {
   readonly configuration: string;
   readonly command: string;
   readonly append?: string;
+  /** 512 MiB when absent. */
+  readonly memoryBytes?: number;
   readonly sink?: EventSink;
 }
 
-/** What the guest has written to its first UART so far. */
 export interface Linux {
   readonly machine: Machine;
+  /** What the guest has written to its first UART so far; what its command has, in the frames of its second one. */
   console(): string;
+  output(): string;
   /** Runs until the console shows `text`. False: the machine stopped before, or `limit` instructions were over. */
   runUntil(text: string, limit?: number): boolean;
 }
@@ -38,13 +42,13 @@ export async function makeLinux(request: LinuxRequest): Promise<Linux> {
   const outcome = makeMachine(configuration, {
     kernel: found.image,
     initrd: buildInitramfs({
-      busybox: await busyboxFromDeb(bytes, entry.name),
+      busybox: await busyboxFromDeb(bytes, entry.name, cache),
       modules: found.modules,
       command: request.command,
       extra: [],
     }),
     commandLine: `console=ttyS0,115200 panic=-1 quiet ${request.append ?? ''}`.trim(),
-    memoryBytes: 512 * 2 ** 20,
+    memoryBytes: request.memoryBytes ?? 512 * 2 ** 20,
     vpCount: 1,
     model: findCpuModel(MODEL[configuration.vendor ?? 'amd']) as CpuModel,
     seed: 1n,
@@ -57,12 +61,16 @@ export async function makeLinux(request: LinuxRequest): Promise<Linux> {
   if (!outcome.ok) throw new Error(outcome.error.what);
   const { machine } = outcome;
   let console = '';
+  let output = '';
   machine.onSerial = (unit, written) => {
-    if (unit === 0) console += Buffer.from(written).toString('latin1');
+    const text = Buffer.from(written).toString('latin1');
+    if (unit === 0) console += text;
+    else output += text;
   };
   return {
     machine,
     console: () => console,
+    output: () => output,
     runUntil(text, limit = LIMIT) {
       const end = machine.instructions + limit;
       while (machine.instructions < end) {

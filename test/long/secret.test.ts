@@ -1,21 +1,16 @@
 /**
  * A Debian boot in which the guest draws a secret from its random source and prints it nowhere. From the moment it lies in guest
- * memory all that the host can see is searched for it at every exit: in `plain` it is found, in `snp` it never is.
+ * memory all that the host can see is searched for it at every exit: in `plain` it is found, in `snp`, `tdx` and
+ * `tdx-paravisor` it never is.
  */
 import { serialize } from 'node:v8';
-import { beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { REGISTER } from '../../src/abi/hyperv/registers.ts';
-import type { HostState } from '../../src/host/state.ts';
-import { findConfiguration, makeMachine, type Configuration } from '../../src/machine/configurations.ts';
 import type { Machine, Platform } from '../../src/machine/machine.ts';
-import { Apt } from '../../src/node/apt.ts';
-import { Cache } from '../../src/node/cache.ts';
-import { defaultCacheDir } from '../../src/node/cache-folder.ts';
-import { buildInitramfs, busyboxFromDeb } from '../../src/node/initramfs.ts';
-import { packageBytes, resolveKernel, type PackageSource } from '../../src/node/kernel.ts';
 import type { Exit } from '../../src/seats/exits.ts';
 import type { SnpHostView } from '../../src/seats/snp.ts';
-import { findCpuModel, type CpuModel } from '../../src/x86/cpuid.ts';
+import type { TdxHostView } from '../../src/seats/tdx.ts';
+import { makeLinux } from './linux.ts';
 import { whyNoKernel } from '../e2e/vitrine.ts';
 
 const PAGE = 4096;
@@ -34,23 +29,6 @@ const COMMAND = [
 ].join('; ');
 
 const missing = whyNoKernel();
-let kernel: Uint8Array;
-let initrd: Uint8Array;
-beforeAll(async () => {
-  if (missing !== undefined) return;
-  const cache = new Cache(defaultCacheDir());
-  const source: PackageSource = { cache, apt: new Apt(cache), offline: true, say: () => undefined };
-  const found = await resolveKernel({}, source);
-  const { bytes, entry } = await packageBytes('busybox-static', source);
-  kernel = found.image;
-  initrd = buildInitramfs({
-    busybox: await busyboxFromDeb(bytes, entry.name, cache),
-    modules: found.modules,
-    command: COMMAND,
-    extra: [],
-  });
-});
-
 /** Looks for the secret at exits. */
 class Search {
   readonly #machine: Machine;
@@ -105,10 +83,8 @@ class Search {
   /** What the host reads there: by system address where it has those. */
   #read(page: number): Uint8Array | undefined {
     const { view } = this.#machine;
-    const seen =
-      this.#machine.silicon.kind === 'snp'
-        ? (view as SnpHostView).readSystem(page * PAGE, PAGE)
-        : view.read(page * PAGE, PAGE);
+    const { readSystem } = view as Partial<SnpHostView & TdxHostView>;
+    const seen = readSystem?.(page * PAGE, PAGE) ?? view.read(page * PAGE, PAGE);
     return seen.ok ? seen.bytes : undefined;
   }
 
@@ -142,26 +118,9 @@ class Search {
   }
 }
 
-function searched(name: string): {
-  readonly search: Search;
-  readonly output: string;
-  readonly host: HostState;
-} {
-  const outcome = makeMachine(findConfiguration(name) as Configuration, {
-    kernel,
-    initrd,
-    commandLine: 'console=ttyS0,115200 panic=-1 quiet',
-    memoryBytes: MEMORY,
-    vpCount: 1,
-    model: findCpuModel('EPYC-Milan') as CpuModel,
-    seed: 1n,
-    startDate: 1_767_225_600,
-    hyperv: true,
-    withheld: [],
-    sink: { mask: 0, emit: () => undefined },
-  });
-  if (!outcome.ok) throw new Error(outcome.error.what);
-  const { machine } = outcome;
+async function searched(name: string): Promise<{ readonly search: Search; readonly output: string }> {
+  const guest = await makeLinux({ configuration: name, command: COMMAND, memoryBytes: MEMORY });
+  const { machine } = guest;
   const inner = machine.platform;
   const search = new Search(machine);
   const platform: Platform = {
@@ -175,19 +134,17 @@ function searched(name: string): {
     },
   };
   machine.attach(platform);
-  const text: Buffer[] = [];
-  machine.onSerial = (unit, bytes) => void (unit === 1 && text.push(Buffer.from(bytes)));
   for (;;) {
     const reason = machine.run(2 ** 30);
     if (reason.kind === 'budget') continue;
     expect(reason).toEqual({ kind: 'end', reason: 'power-off' });
-    return { search, output: Buffer.concat(text).toString('latin1'), host: inner.state as HostState };
+    return { search, output: guest.output() };
   }
 }
 
 describe.skipIf(missing !== undefined)('a secret of the guest', () => {
-  test('plain: the host finds it', () => {
-    const { search, output } = searched('plain');
+  test('plain: the host finds it', async () => {
+    const { search, output } = await searched('plain');
     console.log(
       `plain: ${search.exits} exits, ${search.pages} pages read, found ${search.found.length} times`,
     );
@@ -196,9 +153,11 @@ describe.skipIf(missing !== undefined)('a secret of the guest', () => {
     expect(search.found).not.toEqual([]);
   });
 
-  test('snp: at no exit does the host see it', () => {
-    const { search, output } = searched('snp');
-    console.log(`snp: ${search.exits} exits, ${search.pages} pages read, found ${search.found.length} times`);
+  test.for(['snp', 'tdx', 'tdx-paravisor'])('%s: at no exit does the host see it', async (name) => {
+    const { search, output } = await searched(name);
+    console.log(
+      `${name}: ${search.exits} exits, ${search.pages} pages read, found ${search.found.length} times`,
+    );
     expect(output).toContain('/tmp/secret');
     expect(search.secret).toHaveLength(SECRET_BYTES);
     expect(search.exits).toBeGreaterThan(50);
