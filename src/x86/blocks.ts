@@ -188,6 +188,11 @@ export class Blocks {
     return this.#find(host, mode, ripLow, ripHigh).find(({ secondHost }) => secondHost === 0);
   }
 
+  /** The blocks that hold code of a frame (host address >> 12). */
+  inFrame(frame: number): readonly Block[] {
+    return this.#byFrame.get(frame) ?? NONE;
+  }
+
   /** Notes that `block` holds what lies at [host, host + length). */
   #register(host: number, length: number, block: Block): void {
     for (let frame = host >>> 12; frame <= (host + length - 1) >>> 12; frame++) {

@@ -202,6 +202,7 @@ export class InterpSem extends Sem {
         const slow = f.callValue(this.lib('load_slow'), cpu, address, i32(size));
         value.set(size === 8 ? slow : slow.wrap());
       },
+      true,
     );
     this.#rmwHost = host.get;
     return value.get;
@@ -329,6 +330,7 @@ export class InterpSem extends Sem {
         const slow = f.callValue(this.lib('load_slow'), cpu, address, i32(bytes));
         value.set(bytes === 8 ? slow : slow.wrap());
       },
+      true,
     );
     return value.get;
   }
@@ -349,6 +351,7 @@ export class InterpSem extends Sem {
         f.store('32', cpu, this.#record, CPU.record);
         f.call(this.lib('store_slow'), cpu, address, i32(bytes), bound.zext());
       },
+      true,
     );
   }
 

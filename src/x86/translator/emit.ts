@@ -109,11 +109,23 @@ function deadFlags(instructions: readonly Instruction[]): boolean[] {
 
 const unsigned = (rip: bigint): bigint => BigInt.asUintN(64, rip);
 
-export function emitRegion(name: string, region: Region, lib: Library, tag: TagRef): EmittedRegion {
-  const { emitted, state } = write(name, region, lib, tag);
+/** Where a region will lie: its slot in the function table, and the jump cache. */
+export interface Placement {
+  readonly slot: number;
+  readonly jumpCache: number;
+}
+
+export function emitRegion(
+  name: string,
+  region: Region,
+  lib: Library,
+  tag: TagRef,
+  place: Placement,
+): EmittedRegion {
+  const { emitted, state } = write(name, region, lib, tag, place);
   // Where a handler is called all registers of the region are written back and read again: also those that come later.
   const calls = region.blocks.some(({ instructions }) => instructions.some(({ how }) => how === 'handler'));
-  return calls ? write(name, region, lib, tag, state).emitted : emitted;
+  return calls ? write(name, region, lib, tag, place, state).emitted : emitted;
 }
 
 function write(
@@ -121,6 +133,7 @@ function write(
   region: Region,
   lib: Library,
   tag: TagRef,
+  place: Placement,
   before?: Locals,
 ): { readonly emitted: EmittedRegion; readonly state: Locals } {
   const f = new FunctionBuilder(name, REGION_PARAMS, ['i32']);
@@ -133,7 +146,7 @@ function write(
 
   // Entries: the root, what calls return to, heads of loops, and what follows an instruction outside.
   const returnPoints = blocks.flatMap(({ returns }) => (returns === undefined ? [] : [returns]));
-  const isEntry = blocks.map((_, k) => k === 0);
+  const isEntry = blocks.map(({ rip: at }, k) => k === 0 || region.landings.has(at));
   for (const target of returnPoints) {
     const at = index.get(target);
     if (at !== undefined) isEntry[at] = true;
@@ -203,6 +216,7 @@ function write(
         for (const guess of returnPoints.slice(0, RETURN_GUESSES))
           if (index.has(guess)) gotoIf(target.eq(guess), guess);
       }
+      if (entries.length > 1) jumpInside(target);
       leave(target);
     };
     state.jumpIf = (condition, target, after) => {
@@ -235,6 +249,26 @@ function write(
     const rest = last.word(REC.after);
     if (rest > 0) budget.set(budget.get.add(rest));
     goto(block.fall as bigint, true);
+  };
+
+  /** To `target` without leaving, when the jump cache knows it as an entry of this region. */
+  const jumpInside = (target: Val): void => {
+    const key = i32((blocks[0] as RegionBlock).block.mode);
+    const at = jumpEntry(f, i32(place.jumpCache), target, key);
+    f.if(
+      f
+        .load('64', at, JUMP.rip)
+        .eq(target)
+        .and(f.load('32', at, JUMP.mode).eq(key)),
+      () => {
+        const head = f.let(f.load('32', at, JUMP.record).sub(HEAD.size));
+        const here = f.load('32', head, HEAD.slot).eq(place.slot);
+        f.if(here.and(budget.get.geS(region.instructions)), () => {
+          next.set(f.load('32', head, HEAD.entry));
+          f.br(loop);
+        });
+      },
+    );
   };
 
   /** By the interpreter's handler, which works on the CPU structure. */

@@ -335,6 +335,7 @@ export class RegionSem extends Sem {
         const slow = f.callValue(this.lib('load_slow'), cpu, address, i32(bytes));
         value.set(bytes === 8 ? slow : slow.wrap());
       },
+      true,
     );
     return value.get;
   }
@@ -347,6 +348,7 @@ export class RegionSem extends Sem {
       tlbHit(f, entry, address, bytes, true),
       () => f.store(STORE[bytes], f.load('32', entry, TLB.addend).add(address.wrap()), bound),
       () => this.#storeSlow(address, bytes, bound),
+      true,
     );
   }
   #storeSlow(address: Val, bytes: Size, value: Val): void {
@@ -371,6 +373,7 @@ export class RegionSem extends Sem {
         const slow = f.callValue(this.lib('load_slow'), cpu, address, i32(size));
         value.set(size === 8 ? slow : slow.wrap());
       },
+      true,
     );
     this.#rmwHost = host.get;
     return value.get;
@@ -386,6 +389,7 @@ export class RegionSem extends Sem {
         this.#mayFault();
         value.set(f.callValue(this.lib('ld128'), cpu, address));
       },
+      true,
     );
     return value.get;
   }
@@ -401,6 +405,7 @@ export class RegionSem extends Sem {
         this.#mayFault();
         f.call(this.lib('store_region128'), cpu, address, bound);
       },
+      true,
     );
   }
   // Regions are 64-bit code: the stack has no segment and no size.

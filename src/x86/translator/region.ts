@@ -1,6 +1,6 @@
 /** Which blocks make a region: what is reached from a hot block by direct branches inside one guest translation. */
 import { MAX_BLOCK, type Block, type Blocks } from '../blocks.ts';
-import { CASE, COLD, HEAD, MODE, REC } from '../layout.ts';
+import { CASE, HEAD, MODE, REC } from '../layout.ts';
 import type { Variant } from '../interpreter.ts';
 import { Record, type RecordMemory } from './record.ts';
 import type { Facts } from './region-sem.ts';
@@ -35,6 +35,8 @@ export interface RegionBlock {
   readonly targets: readonly bigint[];
   /** The last instruction is a call: its return address. */
   readonly returns: bigint | undefined;
+  /** The last instruction is a jump through a register or memory. */
+  readonly indirect: boolean;
 }
 
 export interface Region {
@@ -42,6 +44,8 @@ export interface Region {
   readonly blocks: readonly RegionBlock[];
   readonly index: ReadonlyMap<bigint, number>;
   readonly instructions: number;
+  /** Rip values of blocks that only indirect jumps may reach. */
+  readonly landings: ReadonlySet<bigint>;
 }
 
 const rip64 = (low: number, high: number): bigint => (BigInt(high >>> 0) << 32n) | BigInt(low >>> 0);
@@ -54,6 +58,7 @@ function readBlock(block: Block, memory: RecordMemory, classifier: Classifier): 
   let fall: bigint | undefined;
   let targets: bigint[] = [];
   let returns: bigint | undefined;
+  let indirect = false;
   const length = (memory.i32[(block.record + REC.after) >> 2] as number) + 1;
   for (let at = block.record, k = 0; k <= MAX_BLOCK; at += REC.size, k++) {
     const record = new Record(memory, at);
@@ -73,6 +78,7 @@ function readBlock(block: Block, memory: RecordMemory, classifier: Classifier): 
         targets = def.name === 'jmp' || def.name === 'call' ? [taken] : [taken, next];
       }
       if (def.name === 'call') returns = next;
+      if (def.name === 'jmp' && operands[0]?.kind !== 'J') indirect = instruction.how === 'inline';
       break;
     }
   }
@@ -85,6 +91,7 @@ function readBlock(block: Block, memory: RecordMemory, classifier: Classifier): 
     fall,
     targets,
     returns,
+    indirect,
   };
 }
 
@@ -100,6 +107,7 @@ function truncate(block: RegionBlock, starts: ReadonlyMap<bigint, unknown>): Reg
       fall: next,
       targets: [],
       returns: undefined,
+      indirect: false,
     };
   }
   return block;
@@ -111,9 +119,18 @@ export class RegionFinder {
   readonly #classifier: Classifier;
   /** Whether a block is part of a region. */
   readonly #used: (block: Block) => boolean;
+  /** Whether a block is hot and waits for its region. */
+  readonly #waits: (block: Block) => boolean;
 
-  constructor(blocks: Blocks, memory: RecordMemory, classifier: Classifier, used: (block: Block) => boolean) {
+  constructor(
+    blocks: Blocks,
+    memory: RecordMemory,
+    classifier: Classifier,
+    used: (block: Block) => boolean,
+    waits: (block: Block) => boolean,
+  ) {
     this.#used = used;
+    this.#waits = waits;
     this.#blocks = blocks;
     this.#memory = memory;
     this.#classifier = classifier;
@@ -121,7 +138,9 @@ export class RegionFinder {
 
   #executed(block: Block): number {
     const heat = this.#memory.i32[(block.record - HEAD.size + HEAD.heat) >> 2] as number;
-    return heat === COLD ? 0 : this.#blocks.heat - heat;
+    if (this.#waits(block)) return this.#blocks.heat;
+    // A cold block counts down from COLD.
+    return Math.max(0, this.#blocks.heat - heat);
   }
 
   /** The region of a hot block; undefined when there is nothing to translate. */
@@ -134,52 +153,71 @@ export class RegionFinder {
     const found = new Map<bigint, RegionBlock>([[rip, first]]);
     let instructions = first.length;
     let copies = 0;
+    const landings = new Set<bigint>();
+    const searched = new Set<number>();
     const queue = [first];
+    const add = (block: Block, target: bigint): boolean => {
+      if (found.size >= LIMIT.blocks || this.#executed(block) < worth) return false;
+      const read = readBlock(block, this.#memory, this.#classifier);
+      if (read === undefined || instructions + read.length > LIMIT.instructions) return false;
+      if (this.#used(block)) {
+        if (copies + read.length > COPIES) return false;
+        copies += read.length;
+      }
+      instructions += read.length;
+      found.set(target, read);
+      queue.push(read);
+      return true;
+    };
     for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
       const successors = [...next.targets];
       if (next.fall !== undefined) successors.push(next.fall);
       if (next.returns !== undefined) successors.push(next.returns);
       for (const target of successors) {
-        if (found.has(target) || found.size >= LIMIT.blocks) continue;
-        if ((target & -window) !== (rip & -window)) continue;
+        if (found.has(target) || (target & -window) !== (rip & -window)) continue;
         const low = Number(BigInt.asIntN(32, target));
         const high = Number(target >> 32n) | 0;
         const block = this.#blocks.find(root.host + Number(target - rip), root.mode, low, high);
-        if (block === undefined || this.#executed(block) < worth) continue;
-        const read = readBlock(block, this.#memory, this.#classifier);
-        if (read === undefined || instructions + read.length > LIMIT.instructions) continue;
-        if (this.#used(block)) {
-          if (copies + read.length > COPIES) continue;
-          copies += read.length;
-        }
-        instructions += read.length;
-        found.set(target, read);
-        queue.push(read);
+        if (block !== undefined) add(block, target);
+      }
+      // Where an indirect jump goes is not known, but what is hot in its page is likely to be where.
+      const frame = next.block.host >>> 12;
+      if (!next.indirect || searched.has(frame)) continue;
+      searched.add(frame);
+      for (const block of this.#blocks.inFrame(frame)) {
+        const target = rip64(block.ripLow, block.ripHigh);
+        const same = block.mode === root.mode && Number(target - rip) === block.host - root.host;
+        if (same && !found.has(target) && !this.#used(block) && add(block, target)) landings.add(target);
       }
     }
     const cut = new Map([...found].map(([at, block]) => [at, truncate(block, found)]));
-    const order = reversePostorder(rip, cut);
+    const order = reversePostorder([rip, ...landings], cut);
     return {
       blocks: order,
       index: new Map(order.map((block, k) => [block.rip, k])),
       instructions,
+      landings,
     };
   }
 }
 
-function reversePostorder(root: bigint, blocks: ReadonlyMap<bigint, RegionBlock>): RegionBlock[] {
-  const done: RegionBlock[] = [];
+function reversePostorder(roots: readonly bigint[], blocks: ReadonlyMap<bigint, RegionBlock>): RegionBlock[] {
+  const order: RegionBlock[] = [];
   const seen = new Set<bigint>();
-  const visit = (at: bigint): void => {
-    const block = blocks.get(at);
-    if (block === undefined || seen.has(at)) return;
-    seen.add(at);
-    // What is visited last comes first: a call's target before what it returns to, the next block before a jump's.
-    if (block.returns !== undefined) visit(block.returns);
-    for (const target of block.targets) visit(target);
-    if (block.fall !== undefined) visit(block.fall);
-    done.push(block);
-  };
-  visit(root);
-  return done.reverse();
+  for (const root of roots) {
+    const done: RegionBlock[] = [];
+    const visit = (at: bigint): void => {
+      const block = blocks.get(at);
+      if (block === undefined || seen.has(at)) return;
+      seen.add(at);
+      // What is visited last comes first: a call's target before what it returns to, the next block before a jump's.
+      if (block.returns !== undefined) visit(block.returns);
+      for (const target of block.targets) visit(target);
+      if (block.fall !== undefined) visit(block.fall);
+      done.push(block);
+    };
+    visit(root);
+    order.push(...done.reverse());
+  }
+  return order;
 }

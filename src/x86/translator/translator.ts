@@ -54,7 +54,7 @@ export class Translator implements BlockObserver {
   readonly #memory: RecordMemory;
   readonly #finder: RegionFinder;
   readonly #known = new Map<number, Pick<Instruction, 'how' | 'facts'>>();
-  #queue: Block[] = [];
+  #queue = new Set<Block>();
   #waited = 0;
   #nextSlot: number;
   /** Slots of the regions that hold code of a block. */
@@ -79,8 +79,12 @@ export class Translator implements BlockObserver {
     this.#memory = new RecordMemory(parts.memory.buffer);
     this.#nextSlot = parts.firstSlot;
     const classifier: Classifier = { classify: (record) => this.#classify(record) };
-    this.#finder = new RegionFinder(parts.blocks, this.#memory, classifier, (block) =>
-      this.#users.has(block),
+    this.#finder = new RegionFinder(
+      parts.blocks,
+      this.#memory,
+      classifier,
+      (block) => this.#users.has(block),
+      (block) => this.#queue.has(block),
     );
     parts.blocks.observer = this;
   }
@@ -101,22 +105,22 @@ export class Translator implements BlockObserver {
   hot(block: Block): void {
     this.#setHead(block, COLD, 0, 0, 0);
     if ((this.#changes.get(block.host >>> 12) ?? 0) > CHANGES) return;
-    this.#queue.push(block);
-    if (this.#queue.length >= BATCH) this.compile();
+    this.#queue.add(block);
+    if (this.#queue.size >= BATCH) this.compile();
   }
 
   /** Between runs: `executed` instructions later. */
   pause(executed: number): void {
-    if (this.#queue.length > 0 && (this.#waited += executed) > PATIENCE) this.compile();
+    if (this.#queue.size > 0 && (this.#waited += executed) > PATIENCE) this.compile();
   }
 
   compile(): void {
     this.#waited = 0;
-    const queue = this.#queue;
-    this.#queue = [];
+    const queue = [...this.#queue];
     const { blocks, table, tag, memory, exports } = this.#parts;
     if (this.#nextSlot + queue.length > this.#parts.firstSlot + REGION_SLOTS) {
       this.counts.generations++;
+      this.#queue.clear();
       blocks.flush();
       return;
     }
@@ -135,15 +139,23 @@ export class Translator implements BlockObserver {
     const made: { region: Region; emitted: EmittedRegion }[] = [];
     for (const block of queue) {
       if (block.stale || this.#slotOf(block) !== 0) continue;
+      if (this.#users.get(block)?.some((slot) => slot >= this.#nextSlot) === true) {
+        // In the middle of a region of this batch: it waits whether it is reached from elsewhere, too.
+        this.#setHead(block, blocks.heat, 0, 0, 0);
+        continue;
+      }
       const region = this.#finder.find(block);
       if (region === undefined) {
         this.counts.refused++;
         continue;
       }
-      const emitted = emitRegion(`r${block.ripLow.toString(16)}`, region, lib, { index: 0 });
-      this.#install(region, emitted, this.#nextSlot + made.length);
+      const slot = this.#nextSlot + made.length;
+      const place = { slot, jumpCache: this.#parts.plan.jumpCache };
+      const emitted = emitRegion(`r${block.ripLow.toString(16)}`, region, lib, { index: 0 }, place);
+      this.#install(region, emitted, slot);
       made.push({ region, emitted });
     }
+    this.#queue.clear();
     if (made.length === 0) return;
     const module = new ModuleBuilder(this.#parts.plan.pages);
     module.type(REGION_PARAMS, ['i32']);
@@ -210,7 +222,7 @@ export class Translator implements BlockObserver {
     for (const slot of this.#regions.keys()) this.#parts.table.set(slot, null);
     this.#regions.clear();
     this.#users.clear();
-    this.#queue = [];
+    this.#queue.clear();
     this.#changes.clear();
     this.#nextSlot = this.#parts.firstSlot;
   }

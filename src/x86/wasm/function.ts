@@ -14,6 +14,12 @@ export interface FunctionRef {
   readonly results: readonly WasmType[];
 }
 
+/** Whether the branch at byte `at` of a function is usually taken (WebAssembly branch hinting). */
+export interface BranchHint {
+  readonly at: number;
+  readonly taken: boolean;
+}
+
 export interface TagRef {
   readonly index: number;
 }
@@ -70,6 +76,8 @@ export class FunctionBuilder {
   readonly #localTypes: WasmType[] = [];
   readonly #free: Record<WasmType, number[]> = { i32: [], i64: [], f32: [], f64: [], v128: [] };
   #scopes: number[][] = [[]];
+  /** Branches whose outcome is known to be usual: position in `out`, and whether they are taken. */
+  #hints: { readonly at: number; readonly taken: boolean }[] = [];
 
   constructor(name: string, params: readonly WasmType[], results: readonly WasmType[]) {
     this.name = name;
@@ -108,8 +116,12 @@ export class FunctionBuilder {
   /** Writes `body` in front of everything written so far. */
   prefix(body: () => void): void {
     const rest = this.out;
+    const hints = this.#hints;
     this.out = new Bytes();
+    this.#hints = [];
     body();
+    const shift = this.out.length;
+    for (const { at, taken } of hints) this.#hints.push({ at: at + shift, taken });
     this.out.bytes(rest.finish());
   }
 
@@ -160,7 +172,8 @@ export class FunctionBuilder {
     this.scope(() => body(label));
     this.#leave();
   }
-  if(condition: Val, then: () => void, otherwise?: () => void): void {
+  /** `usual`: what the condition nearly always is. */
+  if(condition: Val, then: () => void, otherwise?: () => void, usual?: boolean): void {
     if (condition.c !== undefined) {
       if (condition.c !== 0) this.scope(then);
       else if (otherwise) this.scope(otherwise);
@@ -168,6 +181,7 @@ export class FunctionBuilder {
     }
     if (condition.t !== 'i32') throw new Error('condition must be i32');
     condition.emit(this.out);
+    if (usual !== undefined) this.#hints.push({ at: this.out.length, taken: usual });
     this.out.u8(0x04, 0x40);
     this.#enter();
     this.scope(then);
@@ -441,8 +455,8 @@ export class FunctionBuilder {
     this.out.u8(0xfc, 11, 0);
   }
 
-  /** The function body with its local declarations, for the code section. */
-  finish(): Uint8Array {
+  /** The function body with its local declarations, for the code section; its hints for `metadata.code.branch_hint`. */
+  finish(): { readonly body: Uint8Array; readonly hints: readonly BranchHint[] } {
     const body = new Bytes();
     const groups: { type: WasmType; count: number }[] = [];
     for (const type of this.#localTypes) {
@@ -455,9 +469,13 @@ export class FunctionBuilder {
       body.u32(count);
       body.u8(TYPE_CODE[type]);
     }
+    const start = body.length;
     body.bytes(this.out.finish());
     body.u8(0x0b);
-    return body.finish();
+    return {
+      body: body.finish(),
+      hints: this.#hints.map(({ at, taken }) => ({ at: at + start, taken })),
+    };
   }
 }
 

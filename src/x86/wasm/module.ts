@@ -1,6 +1,6 @@
 /** Assembles functions into one WebAssembly module (WebAssembly Core Specification, 5.5). */
 import { Bytes, TYPE_CODE, type WasmType } from './encoder.ts';
-import { FunctionBuilder, type FunctionRef, type TagRef } from './function.ts';
+import { FunctionBuilder, type BranchHint, type FunctionRef, type TagRef } from './function.ts';
 
 interface Signature {
   readonly params: readonly WasmType[];
@@ -18,7 +18,12 @@ export class ModuleBuilder {
   readonly #types: Signature[] = [];
   readonly #typeKeys = new Map<string, number>();
   readonly #imports: { module: string; name: string; type: number }[] = [];
-  readonly #functions: { ref: FunctionRef; type: number; body?: Uint8Array | undefined }[] = [];
+  readonly #functions: {
+    ref: FunctionRef;
+    type: number;
+    body?: Uint8Array;
+    hints?: readonly BranchHint[];
+  }[] = [];
   readonly #exports: { name: string; kind: number; index: number }[] = [];
   readonly #elements: FunctionRef[] = [];
   readonly #tags: { module: string; name: string; type: number }[] = [];
@@ -71,7 +76,7 @@ export class ModuleBuilder {
     const ref = this.declare(f.name, f.paramTypes, f.results);
     const entry = this.#functions[ref.index - this.#imports.length];
     if (entry === undefined) throw new Error(`${f.name} was not declared`);
-    entry.body = f.finish();
+    Object.assign(entry, f.finish());
     return ref;
   }
 
@@ -89,7 +94,7 @@ export class ModuleBuilder {
     if (entry.body !== undefined) throw new Error(`${ref.name} is defined twice`);
     const f = new FunctionBuilder(ref.name, ref.params, ref.results);
     body(f);
-    entry.body = f.finish();
+    Object.assign(entry, f.finish());
   }
 
   func(
@@ -188,6 +193,21 @@ export class ModuleBuilder {
         body.u8(0x0b);
         body.u32(this.#elements.length);
         for (const { index } of this.#elements) body.u32(index);
+      });
+    }
+    const hinted = this.#functions.filter(({ hints }) => hints !== undefined && hints.length > 0);
+    if (hinted.length > 0) {
+      section(0, (body) => {
+        body.name('metadata.code.branch_hint');
+        body.u32(hinted.length);
+        for (const { ref, hints } of hinted) {
+          body.u32(ref.index);
+          body.u32(hints?.length ?? 0);
+          for (const { at, taken } of hints ?? []) {
+            body.u32(at);
+            body.u8(1, taken ? 1 : 0);
+          }
+        }
       });
     }
     section(10, (body) => {
