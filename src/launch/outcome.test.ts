@@ -10,6 +10,8 @@ test.each([
   [1536, '1.5 KiB'],
   [2 ** 20, '1 MiB'],
   [2 ** 30 + 2 ** 29, '1.5 GiB'],
+  [3600 * 2 ** 20, '3600 MiB'],
+  [75_386_880, '71.9 MiB'],
   [2 ** 50, '1024 TiB'],
 ])('size of %d', (length, expected) => {
   expect(size(length)).toBe(expected);

@@ -26,7 +26,7 @@ export function hex(value: number | bigint): string {
   return `0x${value.toString(16)}`;
 }
 
-/** "55.9 MiB", "1 byte". */
+/** "55.9 MiB", "1 byte"; "3600 MiB", which is not quite 3.5 GiB. */
 export function size(length: number): string {
   if (length === 1) return '1 byte';
   if (length < 1024) return `${length} bytes`;
@@ -34,6 +34,7 @@ export function size(length: number): string {
   let value = length / 1024;
   let unit = 0;
   while (value >= 1024 && unit < units.length - 1) {
+    if (Number.isInteger(value) && !Number.isInteger((value / 1024) * 10) && value < 10_000) break;
     value /= 1024;
     unit++;
   }
