@@ -71,7 +71,25 @@ function registers(machine: Machine): string[] {
 const MOST_NAMES = 64;
 const STACK_WORDS = 512n;
 
-/** Return addresses on each stack: every word that lies in the symbols' code, so some may be left from before. */
+/** True when the bytes before an address end with a near call (SDM vol. 2: E8 rel32, FF /2 with its ModRM forms). */
+export function endsWithCall(before: Uint8Array): boolean {
+  const byte = (back: number): number => before[before.length - back] ?? 0;
+  if (byte(5) === 0xe8) return true;
+  const lengths: readonly [back: number, modrm: (value: number) => boolean][] = [
+    [2, (value) => value >= 0xd0 || (value <= 0x17 && value !== 0x14 && value !== 0x15)],
+    [3, (value) => value === 0x14 || (value >= 0x50 && value <= 0x57 && value !== 0x54)],
+    [4, (value) => value === 0x54],
+    [6, (value) => value === 0x15 || (value >= 0x90 && value <= 0x97 && value !== 0x94)],
+    [7, (value) => value === 0x14 || value === 0x94],
+  ];
+  return lengths.some(
+    ([back, fits]) => byte(back) === 0xff && ((byte(back - 1) >> 3) & 7) === 2 && fits(byte(back - 1)),
+  );
+}
+
+const LONGEST_CALL = 7;
+
+/** Return addresses on each stack: every word that lies in the symbols' code behind a call, so some may be left from before. */
 function stack(machine: Machine, symbols: Symbols): string[] {
   const inspector = inspect(machine);
   const lines: string[] = [];
@@ -84,8 +102,11 @@ function stack(machine: Machine, symbols: Symbols): string[] {
     for (let word = 0n; word < STACK_WORDS && names.length < MOST_NAMES; word++) {
       const bytes = inspector.read(vp, from + word * 8n, 8);
       if (bytes === undefined) break;
-      const name = symbols.name(new DataView(bytes.buffer).getBigUint64(0, true));
-      if (name !== undefined) names.push(name);
+      const address = new DataView(bytes.buffer).getBigUint64(0, true);
+      const name = symbols.name(address);
+      if (name === undefined || name === names.at(-1)) continue;
+      const before = inspector.read(vp, address - BigInt(LONGEST_CALL), LONGEST_CALL);
+      if (before !== undefined && endsWithCall(before)) names.push(name);
     }
     lines.push(`vp ${vp} stack`, ...names.map((name) => `  ${name}`));
   }
