@@ -6,7 +6,22 @@ import type { Entry, OpcodeTable } from './encoding.ts';
 import { variantKey } from './encoding.ts';
 import { HOT_FORMS } from './hot.ts';
 import { InterpSem } from './interp-sem.ts';
-import { CASE, CPU, CS, ENGINE, EXIT, HEAD, JUMP, MODE, RAISE, REC, RUN, SEG, segField } from './layout.ts';
+import {
+  CASE,
+  CPU,
+  CS,
+  ENGINE,
+  EXIT,
+  HEAD,
+  JUMP,
+  MODE,
+  RAISE,
+  REC,
+  RUN,
+  SEG,
+  SPECIAL,
+  segField,
+} from './layout.ts';
 import { controlRoutines } from './runtime/control.ts';
 import { flagRoutines } from './runtime/flags.ts';
 import { declareRoutines, routine, type Routine } from './runtime/library.ts';
@@ -308,7 +323,14 @@ function writeRun(
           f.store('32', cpu, budget.get, CPU.budget);
           single.set(0);
           // Before the boundary: a breakpoint on the handler of #DB raises #DB without an end.
-          f.if(budget.get.leS(0), () => leave(RUN.budget));
+          f.if(budget.get.leS(0), () => {
+            // A restarted instruction is over: nothing may think that it still waits. Its trap is the next run's.
+            f.if(f.load('32', cpu, CPU.special).and(SPECIAL.stepped), () => {
+              f.store('32', cpu, i32(0), CPU.answers);
+              f.store('32', cpu, i32(0), CPU.answersUsed);
+            });
+            leave(RUN.budget);
+          });
           f.if(f.load('32', cpu, CPU.special), () => {
             const what = f.callValue(lib('boundary'), cpu);
             f.if(what.geU(16), () => leave(what.and(15)));
