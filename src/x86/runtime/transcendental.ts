@@ -63,6 +63,20 @@ function scaleBy(
   // Processors report the logarithm of every power of two but 1 as inexact.
   flag(f, lib, cpu, FSW.PE);
   finish(f, lib, cpu, f.let(sign.xor(signOf(bse))), { value, exp: f.let(log.exp.add(y.exp)) }, rest);
+  // And so as an underflow, when the result is a denormal.
+  const tiny = f.let(
+    f
+      .load('32', cpu, CPU.wide + 8)
+      .and(0x7fff)
+      .eqz(),
+  );
+  f.if(
+    rest
+      .eqz()
+      .and(tiny)
+      .and(f.load('64', cpu, CPU.wide).gtS(0)),
+    () => flag(f, lib, cpu, FSW.UE),
+  );
 }
 const isZero = (mant: Val, se: Val): Val => mant.eqz().and(se.and(0x7fff).eqz());
 

@@ -53,6 +53,7 @@ const SUPPORT = [
   'store_region128',
   'ld128',
   'fetch_window',
+  'stack_linear',
   'carry_of',
   'status_of',
   ...[0, 1, 2, 3, 4, 5, 6, 7].map((group) => `cond_of_${group}`),

@@ -412,14 +412,31 @@ export class RegionSem extends Sem {
   push(bytes: Size, value: Val): void {
     const bound = this.f.let(value);
     const top = this.f.let(this.gpr(4).sub(bytes));
+    this.#checkStack(top, bytes);
     this.store(top, bytes, bound);
     this.setGpr(4, top);
   }
   pop(bytes: Size): Val {
     const top = this.gpr(4);
+    this.#checkStack(top, bytes);
     const value = this.load(top, bytes);
     this.setGpr(4, top.add(bytes));
     return value;
+  }
+
+  /** The segment of a record with a memory operand is that operand's: what says #SS comes from here. */
+  #checkStack(top: Val, bytes: Size): void {
+    if (!this.mem) return;
+    const { f } = this;
+    const crosses = top
+      .add(bytes - 1)
+      .xor(top)
+      .shrS(47)
+      .ne(0);
+    f.if(top.shl(16).shrS(16).ne(top).or(crosses), () => {
+      this.#mayFault();
+      f.call(this.lib('stack_linear'), this.cpu, top, i32(bytes), i32(1));
+    });
   }
 
   // Control flow.

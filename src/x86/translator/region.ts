@@ -6,7 +6,7 @@ import { Record, type RecordMemory } from './record.ts';
 import type { Facts } from './region-sem.ts';
 
 /** Limits that keep a function inside what V8's optimizing tier compiles in a moment; see docs/engine.md. */
-export const LIMIT = { blocks: 128, instructions: 480 } as const;
+export const LIMIT = { blocks: 128, instructions: 480, bytes: 48 << 10 } as const;
 /** Instructions of blocks that are in other regions already: copies of them are compiled, and warm up, again. */
 const COPIES = 40;
 
@@ -143,8 +143,8 @@ export class RegionFinder {
     return Math.max(0, this.#blocks.heat - heat);
   }
 
-  /** The region of a hot block; undefined when there is nothing to translate. */
-  find(root: Block): Region | undefined {
+  /** The region of a hot block, of at most `most` instructions or one block; undefined when there is nothing to translate. */
+  find(root: Block, most: number): Region | undefined {
     const first = readBlock(root, this.#memory, this.#classifier);
     if (first === undefined) return undefined;
     const window = (root.mode & MODE.large) !== 0 ? 0x200000n : 0x1000n;
@@ -159,7 +159,7 @@ export class RegionFinder {
     const add = (block: Block, target: bigint): boolean => {
       if (found.size >= LIMIT.blocks || this.#executed(block) < worth) return false;
       const read = readBlock(block, this.#memory, this.#classifier);
-      if (read === undefined || instructions + read.length > LIMIT.instructions) return false;
+      if (read === undefined || instructions + read.length > most) return false;
       if (this.#used(block)) {
         if (copies + read.length > COPIES) return false;
         copies += read.length;

@@ -9,7 +9,7 @@ import { ModuleBuilder } from '../wasm/module.ts';
 import { emitRegion, type EmittedRegion } from './emit.ts';
 import { Record, RecordMemory } from './record.ts';
 import { NotInline, RegionSem, type Facts, type RegionState } from './region-sem.ts';
-import { RegionFinder, type Classifier, type Instruction, type Region } from './region.ts';
+import { LIMIT, RegionFinder, type Classifier, type Instruction, type Region } from './region.ts';
 
 /** Regions that are compiled together. */
 const BATCH = 24;
@@ -144,16 +144,14 @@ export class Translator implements BlockObserver {
         this.#setHead(block, blocks.heat, 0, 0, 0);
         continue;
       }
-      const region = this.#finder.find(block);
-      if (region === undefined) {
+      const slot = this.#nextSlot + made.length;
+      const written = this.#write(block, lib, slot);
+      if (written === undefined) {
         this.counts.refused++;
         continue;
       }
-      const slot = this.#nextSlot + made.length;
-      const place = { slot, jumpCache: this.#parts.plan.jumpCache };
-      const emitted = emitRegion(`r${block.ripLow.toString(16)}`, region, lib, { index: 0 }, place);
-      this.#install(region, emitted, slot);
-      made.push({ region, emitted });
+      this.#install(written.region, written.emitted, slot);
+      made.push(written);
     }
     this.#queue.clear();
     if (made.length === 0) return;
@@ -177,6 +175,17 @@ export class Translator implements BlockObserver {
       env: { memory, handlers: table, fault: tag },
       lib: exports,
     });
+  }
+
+  /** The region of a block as a function that the optimizing tier likes; undefined when there is nothing to translate. */
+  #write(block: Block, lib: Library, slot: number): { region: Region; emitted: EmittedRegion } | undefined {
+    for (let most = LIMIT.instructions; ; most >>= 1) {
+      const region = this.#finder.find(block, most);
+      if (region === undefined) return undefined;
+      const place = { slot, jumpCache: this.#parts.plan.jumpCache };
+      const emitted = emitRegion(`r${block.ripLow.toString(16)}`, region, lib, { index: 0 }, place);
+      if (emitted.f.out.length <= LIMIT.bytes || region.blocks.length === 1) return { region, emitted };
+    }
   }
 
   /** From here on dispatch enters the region. */
