@@ -2,12 +2,13 @@
  * Instruction cases on the processor of this machine (x86-64 Linux with a C compiler).
  *
  *     node scripts/host-vectors.ts --record [--each N] [--random N] [--sequences N] [--seed S]
- *     node scripts/host-vectors.ts --fresh N [--seed S] [--kind form|random|sequence] [--only NAME,...]
- *       [--native-only] [--show N]
- *     node scripts/host-vectors.ts --recorded [--only NAME,...]  the recorded cases on the engine
+ *     node scripts/host-vectors.ts --fresh N [--seed S] [--kind form|random|sequence|program] [--only NAME,...]
+ *       [--engine NAME,...] [--native-only] [--show N]
+ *     node scripts/host-vectors.ts --recorded [--only NAME,...] [--engine NAME,...]  the recorded cases
  *     node scripts/host-vectors.ts --counts                      the table of recorded cases, as Markdown
  *
- * `--fresh` makes N cases, runs them on the processor and on the engine and prints the differences. Locked accesses
+ * `--fresh` makes N cases, runs them on the processor and on each engine (interpreter, translator, mixed; the first when none
+ * is named) and prints the differences. Locked accesses
  * across cache lines are left out where the kernel stops processes that make them. The exit status is 1
  * when there is one.
  */
@@ -16,12 +17,13 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { x86Defs } from '../src/x86/all.ts';
 import { VectorBench, type VectorEngine, compare, explain } from '../test/vectors/compare.ts';
-import { createVectorEngine } from '../test/vectors/engine.ts';
+import { type VectorEngineKind, createVectorEngine } from '../test/vectors/engine.ts';
 import { type Form, FORMS } from '../test/vectors/forms.ts';
 import { type Indexed, readRecording, writeRecording } from '../test/vectors/format.ts';
 import { generateCase } from '../test/vectors/generate.ts';
 import { describeRules, splitForm } from '../test/vectors/masks.ts';
 import { runNative } from '../test/vectors/native.ts';
+import { programCase } from '../test/vectors/program.ts';
 import { decode, randomCase, randomKind } from '../test/vectors/random.ts';
 import { isSplitLock } from '../test/vectors/split-lock.ts';
 import { sequenceCase } from '../test/vectors/sequence.ts';
@@ -41,6 +43,7 @@ const { values: options } = parseArgs({
     seed: { type: 'string', default: '1' },
     only: { type: 'string' },
     show: { type: 'string', default: '10' },
+    engine: { type: 'string', default: 'interpreter' },
     'native-only': { type: 'boolean', default: false },
   },
 });
@@ -66,11 +69,19 @@ const disassemble = (code: Uint8Array, rip: bigint): string => {
   return text;
 };
 
-/** The engine as the model of this machine's vendor, with what its kernel has switched on. */
-function hostEngine(): VectorEngine {
+const KINDS = ['interpreter', 'translator', 'mixed'] as const;
+const engineKinds = (): VectorEngineKind[] =>
+  options.engine.split(',').map((name) => {
+    const kind = KINDS.find((known) => known === name);
+    return kind ?? refuse(`--engine is a list of ${KINDS.join(', ')}, not ${name}`);
+  });
+
+/** The engines as the model of this machine's vendor, with what its kernel has switched on. */
+function hostEngines(): VectorEngine[] {
   const info = readFileSync('/proc/cpuinfo', 'utf8');
   const model = info.includes('GenuineIntel') ? 'SapphireRapids' : 'EPYC-Milan';
-  return createVectorEngine(model, x86Defs, /^flags\s*:.* ospke\b/m.test(info));
+  const keys = /^flags\s*:.* ospke\b/m.test(info);
+  return engineKinds().map((kind) => createVectorEngine(model, x86Defs, keys, kind));
 }
 
 interface Made {
@@ -89,12 +100,19 @@ class Report {
   failures = 0;
   total = 0;
   readonly byForm = new Map<string, number>();
+  readonly #bench: VectorBench;
+  readonly #name: string;
   #shown = 0;
   readonly #limit = whole(options.show, 'show');
 
-  check(bench: VectorBench, c: VectorCase, expected: VectorResult): void {
+  constructor(engine: VectorEngine) {
+    this.#bench = new VectorBench(engine);
+    this.#name = engine.name;
+  }
+
+  check(c: VectorCase, expected: VectorResult): void {
     this.total++;
-    const actual = bench.run(c);
+    const actual = this.#bench.run(c);
     const differences = compare(c, expected, actual);
     if (differences.length === 0) return;
     this.failures++;
@@ -106,11 +124,14 @@ class Report {
     }
   }
 
-  end(name: string): void {
+  end(): void {
+    const { translated, untranslated } = this.#bench.counts;
+    if (translated > 0)
+      console.log(`${translated} cases began in a region, ${untranslated} cannot, the others are stepped`);
     const forms = [...this.byForm].sort((a, b) => b[1] - a[1]);
     for (const [form, count] of forms.slice(0, 400)) console.log(`${String(count).padStart(6)}  ${form}`);
-    console.log(`${this.total} cases on ${name}: ${this.failures} differ, in ${forms.length} forms`);
-    process.exitCode = this.failures === 0 ? 0 : 1;
+    console.log(`${this.total} cases on ${this.#name}: ${this.failures} differ, in ${forms.length} forms`);
+    if (this.failures > 0) process.exitCode = 1;
   }
 }
 
@@ -122,10 +143,14 @@ function closesOwnMemory({ form, state }: VectorCase): boolean {
 
 const WEIGHTED: readonly Form[] = FORMS.flatMap((form) => Array<Form>(form.weight).fill(form));
 
-function make(index: number, fileSeed: number, kind: 'form' | 'random' | 'sequence', form: Form): Made {
+const FRESH_KINDS = ['form', 'random', 'sequence', 'program'] as const;
+type Kind = (typeof FRESH_KINDS)[number];
+
+function make(index: number, fileSeed: number, kind: Kind, form: Form): Made {
   const caseSeed = mix(fileSeed, index);
   if (kind === 'random') return { case: randomCase(caseSeed), kind: randomKind(caseSeed), index };
   if (kind === 'sequence') return { case: sequenceCase(caseSeed), kind: 'f32', index };
+  if (kind === 'program') return { case: programCase(caseSeed), kind: 'f32', index };
   return { case: generateCase(form, caseSeed), kind: form.kind, index };
 }
 
@@ -223,13 +248,12 @@ function counts(): void {
 }
 
 function fresh(count: number): void {
-  const { kind } = options;
-  if (kind !== 'form' && kind !== 'random' && kind !== 'sequence')
-    refuse(`--kind is form, random or sequence, not ${kind}`);
+  const kind =
+    FRESH_KINDS.find((known) => known === options.kind) ??
+    refuse(`--kind is one of ${FRESH_KINDS.join(', ')}, not ${options.kind}`);
   const forms = WEIGHTED.filter((form) => matches(form.name));
   if (forms.length === 0) refuse(`no form matches ${options.only}`);
-  const bench = options['native-only'] ? undefined : new VectorBench(hostEngine());
-  const report = new Report();
+  const reports = options['native-only'] ? [] : hostEngines().map((engine) => new Report(engine));
   const BLOCK = 40000;
   let vectors = 0;
   const detected = /^flags\s*:.* (split|bus)_lock_detect\b/m.test(readFileSync('/proc/cpuinfo', 'utf8'));
@@ -245,25 +269,25 @@ function fresh(count: number): void {
       return !left;
     });
     for (const entry of withResults(made)) {
-      if (bench === undefined) vectors += entry.result.vector === undefined ? 0 : 1;
-      else report.check(bench, entry.case, entry.result);
+      vectors += entry.result.vector === undefined ? 0 : 1;
+      for (const report of reports) report.check(entry.case, entry.result);
     }
   }
   if (splits > 0)
     console.log(`${splits} locked accesses across cache lines left out: this kernel stops them`);
-  if (bench === undefined) console.log(`${count} cases on this processor, ${vectors} with an exception`);
-  else report.end('the engine');
+  console.log(`${count - splits} cases on this processor, ${vectors} with an exception`);
+  for (const report of reports) report.end();
 }
 
 function recorded(): void {
-  const bench = new VectorBench(createVectorEngine());
-  const report = new Report();
+  const reports = engineKinds().map(
+    (kind) => new Report(createVectorEngine('EPYC-Milan', x86Defs, false, kind)),
+  );
   for (const file of recordedFiles()) {
-    for (const { case: c, result } of readRecording(readFileSync(FOLDER + file))) {
-      if (matches(c.form)) report.check(bench, c, result);
-    }
+    for (const { case: c, result } of readRecording(readFileSync(FOLDER + file)))
+      if (matches(c.form)) for (const report of reports) report.check(c, result);
   }
-  report.end('the engine');
+  for (const report of reports) report.end();
 }
 
 if (options.record) record();

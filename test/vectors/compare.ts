@@ -42,6 +42,10 @@ export interface VectorEngine {
    * whatever the guest may do with the page. Everything not mapped is absent.
    */
   map(address: number, length: number, access: 'execute' | 'write' | 'read'): Uint8Array;
+  /** Runs of a case before the one that counts. */
+  readonly warmUps: number;
+  /** Makes a region that starts at `start`, which has run; false when what lies there cannot be translated. */
+  translate(start: number): boolean;
   /** The harness changed bytes of an executable page. */
   codeChanged(address: number, length: number): void;
   /** Loads the 576 bytes of `state.ts`. Fields outside an FXSAVE64 image's 416 bytes take their reset values. */
@@ -50,9 +54,9 @@ export interface VectorEngine {
    * Executes one instruction (a repeated string instruction to its end or its fault), or, with `stop`, instructions
    * until rip is `stop`. Ends early at an exception, which is not delivered: the state is what its handler's frame and
    * registers would show (a fault's rip is on the instruction, a trap's behind it). `limit` instructions without an end
-   * is vector -1.
+   * is vector -1. `single`: step by step, also in an engine that could run freely.
    */
-  run(stop: number | undefined, limit: number): EngineOutcome;
+  run(stop: number | undefined, limit: number, single: boolean): EngineOutcome;
   getState(state: Uint8Array): void;
 }
 
@@ -76,6 +80,8 @@ export class VectorBench {
   readonly #constant: Window;
   readonly #expected: Uint8Array;
   readonly #expectedWords: Uint32Array;
+  /** Cases on an engine that translates. */
+  readonly counts = { translated: 0, untranslated: 0 };
 
   constructor(engine: VectorEngine) {
     const content = windowContent();
@@ -98,6 +104,21 @@ export class VectorBench {
     const length = Math.min(c.code.length, CODE + CODE_BYTES - rip);
     this.#code.set(c.code.subarray(0, length), rip - CODE);
     this.#engine.codeChanged(rip, length);
+    const single = c.stop === undefined && endsUnseen(c);
+    const { warmUps } = this.#engine;
+    for (let run = single ? warmUps : 0; run < warmUps; run++) this.#once(c, single);
+    if (warmUps > 0 && !single) {
+      this.#engine.setState(c.state);
+      this.counts[this.#engine.translate(rip) ? 'translated' : 'untranslated']++;
+    }
+    const result = this.#once(c, single);
+    this.#code.fill(CODE_FILLER, rip - CODE, rip - CODE + length);
+    this.#engine.codeChanged(rip, length);
+    return result;
+  }
+
+  /** One run on fresh memory, which is fresh again afterwards. */
+  #once(c: VectorCase, single: boolean): VectorResult {
     const windowOf = (patch: Patch): Window => (patch.address >= CONSTANT ? this.#constant : this.#data);
     for (const patch of c.patches) {
       const window = windowOf(patch);
@@ -105,7 +126,7 @@ export class VectorBench {
       if (window === this.#data) this.#expected.set(patch.bytes, patch.address - DATA);
     }
     this.#engine.setState(c.state);
-    const outcome = this.#engine.run(c.stop, 20000);
+    const outcome = this.#engine.run(c.stop, 20000, single);
     const state = new Uint8Array(STATE_BYTES);
     this.#engine.getState(state);
     const changes: Patch[] = [];
@@ -120,8 +141,6 @@ export class VectorBench {
       changes.push({ address: DATA + i, bytes: live.slice(i, end) });
       i = end;
     }
-    this.#code.fill(CODE_FILLER, rip - CODE, rip - CODE + length);
-    this.#engine.codeChanged(rip, length);
     for (const patch of [...c.patches, ...changes]) {
       const window = windowOf(patch);
       const from = patch.address - window.base;
@@ -131,6 +150,18 @@ export class VectorBench {
     }
     return { ...outcome, state, changes };
   }
+}
+
+/**
+ * Whether an engine that runs freely would not see the end of this instruction: a breakpoint itself, and a jump, which may go
+ * into its own bytes.
+ */
+function endsUnseen({ form, code }: VectorCase): boolean {
+  return (
+    /^(random )?int/.test(form) ||
+    code.includes(CODE_FILLER) ||
+    /^(random )?(bnd |rep\w* )?(j|loop|call|ret)/.test(form)
+  );
 }
 
 export interface Difference {
@@ -207,8 +238,8 @@ export function compare(c: VectorCase, expected: VectorResult, actual: VectorRes
     const upper = expected.vector === 14 && expected.cr2 >= 0x7fff_ffff_f000n;
     add(
       'error code',
-      hex(expected.errorCode & (upper ? ~1 : ~0), 1),
-      hex(actual.errorCode & (upper ? ~1 : ~0), 1),
+      hex(expected.errorCode & (upper ? ~1 : ~0) & ~mask.error, 1),
+      hex(actual.errorCode & (upper ? ~1 : ~0) & ~mask.error, 1),
     );
     if (expected.vector === 14 && !mask.cr2) add('cr2', hex(expected.cr2, 16), hex(actual.cr2, 16));
   }
@@ -236,9 +267,13 @@ export function compare(c: VectorCase, expected: VectorResult, actual: VectorRes
     hex(e.getUint32(MXCSR, true) & ~mask.mxcsr, 4),
     hex(a.getUint32(MXCSR, true) & ~mask.mxcsr, 4),
   );
+  const sameRange = (at: number, length: number): boolean => {
+    for (let i = at; i < at + length; i++) if (expected.state[i] !== actual.state[i]) return false;
+    return true;
+  };
   for (let i = 0; i < 8; i++) {
     const at = ST + i * 16;
-    if (mask.st.has(i)) continue;
+    if (mask.st.has(i) || sameRange(at, 10)) continue;
     const from = hexBytes(expected.state, at, 10);
     const to = hexBytes(actual.state, at, 10);
     if (from !== to && !(APPROXIMATE.x87(c, expected.state, actual.state, i) && mask.approximate))
@@ -246,6 +281,7 @@ export function compare(c: VectorCase, expected: VectorResult, actual: VectorRes
   }
   for (let i = 0; i < 16 && !mask.xmm; i++) {
     const at = XMM + i * 16;
+    if (sameRange(at, 16)) continue;
     const from = hexBytes(expected.state, at, 16);
     const to = hexBytes(actual.state, at, 16);
     if (from !== to && !(mask.approximate && APPROXIMATE.single(c, expected.state, actual.state, i)))

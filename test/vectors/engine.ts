@@ -38,6 +38,7 @@ import {
   MXCSR,
   RFLAGS,
   RIP,
+  Rng,
   SS_SELECTOR,
   ST,
   XMM,
@@ -59,16 +60,27 @@ const USER = MIB2;
 
 /** What Linux starts a process with: key 0 for all, the other keys for nothing. */
 const LINUX_PKRU = 0x55555554;
+const HLT = 0xf4;
 
 const STATUS = 0x8d5;
 /** Exceptions with an error code in the frame. */
 const WITH_ERROR = new Set([8, 10, 11, 12, 13, 14, 17]);
+
+/**
+ * `translator` runs what it can as a region; `mixed` gives out budgets of a few instructions, so that it goes in and out of
+ * regions.
+ */
+export type VectorEngineKind = 'interpreter' | 'translator' | 'mixed';
+
+/** Runs after which a block would be translated by itself: more than a case's loops make. */
+const NEVER_HOT = 63;
 
 /** `protectionKeys`: whether CR4.PKE is set, as the operating system of the processor that is compared with has it. */
 export function createVectorEngine(
   modelName = 'EPYC-Milan',
   defs: readonly Def[] = x86Defs,
   protectionKeys = false,
+  kind: VectorEngineKind = 'interpreter',
 ): VectorEngine {
   const model = findCpuModel(modelName);
   if (model === undefined) throw new Error(`no CPU model ${modelName}`);
@@ -85,7 +97,15 @@ export function createVectorEngine(
     );
     f.unreachable();
   });
-  const engine = new Engine({ defs, features: model.features, routines: [...x86Routines, stage], plan });
+  const engine = new Engine({
+    defs,
+    features: model.features,
+    routines: [...x86Routines, stage],
+    plan,
+    translate: kind !== 'interpreter',
+  });
+  const { translator } = engine;
+  if (translator !== undefined) engine.blocks.heat = NEVER_HOT;
   const cpu = engine.cpu(0);
   const { view, u8 } = engine;
   const host = (physical: number): number => plan.frames + physical;
@@ -100,6 +120,7 @@ export function createVectorEngine(
       (target & 0xffffn) | (8n << 16n) | (gate << 32n) | (((target >> 16n) & 0xffffn) << 48n),
     );
     put64(IDT + vector * 16 + 8, target >> 32n);
+    engine.u8[host(HANDLERS + vector * 16)] = HLT;
   }
   put64(GDT + 0x08, 0x00af9b000000ffffn);
   put64(GDT + 0x10, 0x00cf93000000ffffn);
@@ -149,7 +170,11 @@ export function createVectorEngine(
   let codeHost = 0;
   let cases = 0;
   let raised: number | undefined;
+  /** Host address of the exception's frame; 0 when none was delivered. */
   let frame = 0;
+  /** Where the case ended by the breakpoint, or the unmapped page, behind it. */
+  let ended: bigint | undefined;
+  const rng = new Rng(1);
 
   const ZERO = [
     CPU.deliver,
@@ -169,7 +194,7 @@ export function createVectorEngine(
   /** One step of the engine; true when it came to an exception's handler. */
   const step = (budget: number): boolean => {
     let reason = engine.run(cpu, budget, cases);
-    while (reason === RUN.exit) {
+    while (reason === RUN.exit && word(CPU.raiseVector) !== EXIT.hlt) {
       if (word(CPU.raiseVector) !== EXIT.cpuid)
         throw new Error(`exit ${word(CPU.raiseVector)} from user code`);
       put(CPU.answers, 1);
@@ -184,8 +209,38 @@ export function createVectorEngine(
     return true;
   };
 
+  /** What an exception of a case that runs freely says: `stop`, or any place behind the first instruction, is its end. */
+  const endOf = (start: bigint, stop: number | undefined): bigint | undefined => {
+    const rip = view.getBigUint64(frame, true);
+    if (raised === 3 && (stop === undefined ? rip - 1n !== start : Number(rip) - 1 === stop)) return rip - 1n;
+    const fetch = raised === 14 && (view.getUint32(frame - 8, true) & 0x10) !== 0;
+    if (stop === undefined && rip !== start && fetch && view.getBigUint64(cpu + CPU.cr2, true) === rip)
+      return rip;
+    return undefined;
+  };
+
+  const outcome = (): EngineOutcome => {
+    if (raised === undefined) return { vector: undefined, errorCode: 0, cr2: 0n };
+    return {
+      vector: raised,
+      errorCode: WITH_ERROR.has(raised) ? view.getUint32(frame - 8, true) : 0,
+      cr2: raised === 14 ? view.getBigUint64(cpu + CPU.cr2, true) : 0n,
+    };
+  };
+
   return {
-    name: `interpreter, ${model.name}`,
+    name: `${kind}, ${model.name}`,
+    warmUps: kind === 'interpreter' ? 0 : 2,
+    translate(start) {
+      const mode = word(CPU.mode);
+      const at = codeHost + start - codeBase;
+      const block = engine.blocks.find(at, mode, start | 0, 0);
+      if (block === undefined || translator === undefined) return false;
+      translator.hot(block);
+      const before = translator.counts.regions;
+      translator.compile();
+      return translator.counts.regions > before;
+    },
     map(address, length, access) {
       const physical = nextFrame;
       nextFrame += length;
@@ -201,6 +256,8 @@ export function createVectorEngine(
       return live;
     },
     codeChanged(address, length) {
+      // Code that keeps changing would not be translated any more.
+      if (translator !== undefined) engine.blocks.flush();
       engine.blocks.codeChanged(codeHost + address - codeBase, Math.max(length, 1));
     },
     setState(state) {
@@ -239,9 +296,20 @@ export function createVectorEngine(
       if (keys || ++cases % 64 === 0) engine.tlbFlush(cpu);
       engine.updateMode(cpu);
       raised = undefined;
+      ended = undefined;
+      frame = 0;
     },
-    run(stop, limit): EngineOutcome {
+    run(stop, limit, single): EngineOutcome {
       const start = view.getBigUint64(cpu + CPU.rip, true);
+      if (kind !== 'interpreter' && !single) {
+        const budget = (): number => (kind === 'translator' ? 1000 : 1 + rng.below(40));
+        let left = limit;
+        while (left > 0 && !step(budget())) left -= engine.executed(cpu);
+        if (raised === undefined) return { vector: -1, errorCode: 0, cr2: 0n };
+        ended = endOf(start, stop);
+        if (ended !== undefined) return { vector: undefined, errorCode: 0, cr2: 0n };
+        return outcome();
+      }
       const from = Number(start) - codeBase;
       const repeated = stop === undefined && isRepeated(code.subarray(from, Math.min(from + 15, CODE_BYTES)));
       for (let steps = 0; ; steps++) {
@@ -250,12 +318,7 @@ export function createVectorEngine(
         const rip = view.getBigUint64(cpu + CPU.rip, true);
         if (stop === undefined ? !repeated || rip !== start : Number(rip) === stop) break;
       }
-      if (raised === undefined) return { vector: undefined, errorCode: 0, cr2: 0n };
-      return {
-        vector: raised,
-        errorCode: WITH_ERROR.has(raised) ? view.getUint32(frame - 8, true) : 0,
-        cr2: raised === 14 ? view.getBigUint64(cpu + CPU.cr2, true) : 0n,
-      };
+      return outcome();
     },
     getState(state) {
       const v = viewOf(state);
@@ -264,7 +327,7 @@ export function createVectorEngine(
         v.setBigUint64(RIP, view.getBigUint64(cpu + CPU.rip, true), true);
         v.setUint32(RFLAGS, (word(CPU.eflags) | engine.statusFlags(cpu)) >>> 0, true);
       } else {
-        v.setBigUint64(RIP, view.getBigUint64(frame, true), true);
+        v.setBigUint64(RIP, ended ?? view.getBigUint64(frame, true), true);
         v.setUint32(RFLAGS, view.getUint32(frame + 16, true), true);
         v.setBigUint64(32, view.getBigUint64(frame + 24, true), true);
       }

@@ -6,12 +6,8 @@
 import { CODE, DATA, RIP, Rng, type VectorCase, mix, view } from './state.ts';
 import { initialState } from './values.ts';
 
-const CF = 1;
-const PF = 2;
-const ZF = 4;
-const SF = 8;
-const OF = 16;
-const ALL = 31;
+/** Status flags that have a defined value; AF is not among them: only the last instruction shows it. */
+export const [CF, PF, ZF, SF, OF, ALL] = [1, 2, 4, 8, 16, 31];
 
 /** Flags that each condition reads. */
 const READS = [
@@ -37,7 +33,7 @@ const READS = [
 const FREE = [0, 2, 3, 5, 8, 9, 10, 11, 12, 13, 14, 15];
 const RSI = 6;
 
-class Assembler {
+export class Assembler {
   readonly bytes: number[] = [];
   readonly rng: Rng;
   defined = ALL;
