@@ -172,6 +172,13 @@ export function memoryRoutines(codeChanged: FunctionRef, watchHit: FunctionRef):
       f.if(f.callValue(lib('code_hit'), f.p(0), f.p(1), f.p(2)), () => f.call(codeChanged, f.p(1), f.p(2)));
     }),
   );
+  /** A region does not touch a watched page: the interpreter does, and can stop behind the very instruction. */
+  list.push(
+    routine('leave_watched', ['i32', 'i32'], [], (f, lib) => {
+      const flags = f.callValue(lib('page_flags'), f.p(0), f.p(1));
+      f.if(flags.and(PAGEFLAG.watchRead | PAGEFLAG.watchWrite), () => f.call(lib('raise_interpret'), f.p(0)));
+    }),
+  );
   /** A region's store that misses the TLB's fast path. One that changes code is left to the interpreter. */
   list.push(
     routine('store_region', ['i32', 'i64', 'i32', 'i64'], [], (f, lib) => {
@@ -182,9 +189,10 @@ export function memoryRoutines(codeChanged: FunctionRef, watchHit: FunctionRef):
       const which = currentArray(f, cpu);
       const check = (address: Val, size: Val): void => {
         const host = f.callValue(lib('translate'), cpu, address, i32(1), which);
-        f.if(host, () =>
-          f.if(f.callValue(lib('code_hit'), cpu, host, size), () => f.call(lib('raise_interpret'), cpu)),
-        );
+        f.if(host, () => {
+          f.call(lib('leave_watched'), cpu, host);
+          f.if(f.callValue(lib('code_hit'), cpu, host, size), () => f.call(lib('raise_interpret'), cpu));
+        });
       };
       const inPage = f.let(i32(0x1000).sub(va.wrap().and(0xfff)));
       f.if(
@@ -241,13 +249,14 @@ export function memoryRoutines(codeChanged: FunctionRef, watchHit: FunctionRef):
     }),
   );
 
-  const defineAccess = (
-    suffix: string,
+  const defineLoad = (
+    name: string,
     array: (f: FunctionBuilder, cpu: Val) => Val,
     system: boolean,
+    region: boolean,
   ): void => {
     list.push(
-      routine(`load_slow${suffix}`, ['i32', 'i64', 'i32'], ['i64'], (f, lib) => {
+      routine(name, ['i32', 'i64', 'i32'], ['i64'], (f, lib) => {
         const cpu = f.p(0);
         const va = f.p(1);
         const bytes = f.p(2);
@@ -258,7 +267,8 @@ export function memoryRoutines(codeChanged: FunctionRef, watchHit: FunctionRef):
           return f.ifValue(
             host,
             () => {
-              f.call(lib('observe'), cpu, address, host, size, i32(0));
+              if (region) f.call(lib('leave_watched'), cpu, host);
+              else f.call(lib('observe'), cpu, address, host, size, i32(0));
               const result = f.local('i64');
               f.if(
                 size.eq(8),
@@ -297,6 +307,13 @@ export function memoryRoutines(codeChanged: FunctionRef, watchHit: FunctionRef):
         f.unreachable();
       }),
     );
+  };
+  const defineAccess = (
+    suffix: string,
+    array: (f: FunctionBuilder, cpu: Val) => Val,
+    system: boolean,
+  ): void => {
+    defineLoad(`load_slow${suffix}`, array, system, false);
     list.push(
       routine(`store_slow${suffix}`, ['i32', 'i64', 'i32', 'i64'], [], (f, lib) => {
         const cpu = f.p(0);
@@ -390,6 +407,7 @@ export function memoryRoutines(codeChanged: FunctionRef, watchHit: FunctionRef):
     }
   };
   defineAccess('', currentArray, false);
+  defineLoad('load_region', currentArray, false, true);
   // Implicit supervisor accesses: descriptor tables, TSS. SMAP applies to them whatever EFLAGS.AC says.
   defineAccess('_sys', () => i32(TLB.supervisor), true);
 
@@ -433,6 +451,17 @@ export function memoryRoutines(codeChanged: FunctionRef, watchHit: FunctionRef):
       f.call(lib('probe_read'), cpu, va, i32(16));
       const low = f.callValue(lib('load_slow'), cpu, va, i32(8));
       const high = f.callValue(lib('load_slow'), cpu, va.add(8), i32(8));
+      f.return(low.op1([0xfd, 0x12], 'v128').withLane(0x1e, 1, high));
+      f.unreachable();
+    }),
+  );
+  list.push(
+    routine('load_region128', ['i32', 'i64'], ['v128'], (f, lib) => {
+      const cpu = f.p(0);
+      const va = f.p(1);
+      f.call(lib('probe_read'), cpu, va, i32(16));
+      const low = f.callValue(lib('load_region'), cpu, va, i32(8));
+      const high = f.callValue(lib('load_region'), cpu, va.add(8), i32(8));
       f.return(low.op1([0xfd, 0x12], 'v128').withLane(0x1e, 1, high));
       f.unreachable();
     }),

@@ -48,10 +48,10 @@ const PURE = [
 
 /** What the region's own code calls, beside the definitions. */
 const SUPPORT = [
-  'load_slow',
+  'load_region',
   'store_region',
   'store_region128',
-  'ld128',
+  'load_region128',
   'fetch_window',
   'stack_linear',
   'carry_of',

@@ -332,7 +332,7 @@ export class RegionSem extends Sem {
       () => value.set(f.load(WIDTH[bytes], f.load('32', entry, TLB.addend).add(address.wrap()))),
       () => {
         this.#mayFault();
-        const slow = f.callValue(this.lib('load_slow'), cpu, address, i32(bytes));
+        const slow = f.callValue(this.lib('load_region'), cpu, address, i32(bytes));
         value.set(bytes === 8 ? slow : slow.wrap());
       },
       true,
@@ -370,7 +370,7 @@ export class RegionSem extends Sem {
         this.#mayFault();
         host.set(0);
         f.call(this.lib('probe_write'), cpu, address, i32(size));
-        const slow = f.callValue(this.lib('load_slow'), cpu, address, i32(size));
+        const slow = f.callValue(this.lib('load_region'), cpu, address, i32(size));
         value.set(size === 8 ? slow : slow.wrap());
       },
       true,
@@ -387,7 +387,7 @@ export class RegionSem extends Sem {
       () => value.set(f.load('v128', f.load('32', entry, TLB.addend).add(address.wrap()))),
       () => {
         this.#mayFault();
-        value.set(f.callValue(this.lib('ld128'), cpu, address));
+        value.set(f.callValue(this.lib('load_region128'), cpu, address));
       },
       true,
     );
