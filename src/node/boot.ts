@@ -97,7 +97,7 @@ async function start(options: BootOptions, source: PackageSource, sink: EventSin
 }
 
 function readSymbols(path: string): Symbols {
-  return new Symbols(new TextDecoder('latin1').decode(readUserFile(path, 'symbols')), path);
+  return Symbols.fromSystemMap(new TextDecoder('latin1').decode(readUserFile(path, 'symbols')), path);
 }
 
 export async function boot(options: BootOptions): Promise<number> {
@@ -118,7 +118,7 @@ export async function boot(options: BootOptions): Promise<number> {
 
   let { machine, kernel, configuration, session: saved } = await start(options, source, sink);
   if (symbols === undefined && kernel?.systemMap !== undefined)
-    symbols = new Symbols(kernel.systemMap, 'the System.map of the package');
+    symbols = Symbols.fromSystemMap(kernel.systemMap, 'the System.map of the package');
   const isRun = options.run !== undefined || saved.run !== undefined;
   const tty = !isRun && process.stdin.isTTY === true;
 

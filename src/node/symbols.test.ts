@@ -10,15 +10,16 @@ ffffffff81001000 T _etext
 `;
 
 test('Symbols.name gives the symbol below and the distance', () => {
-  const symbols = new Symbols(MAP, 'map');
+  const symbols = Symbols.fromSystemMap(MAP, 'map');
   expect(symbols.name(0xffffffff81000100n)).toBe('panic+0x0');
-  expect(symbols.name(0xffffffff810003f0n)).toBe('entry_SYSCALL_64+0x1f0');
+  expect(symbols.name(0xffffffff810002f0n)).toBe('entry_SYSCALL_64+0xf0');
+  expect(symbols.name(0xffffffff810003f0n)).toBeUndefined();
   expect(symbols.name(0xffffffff80ffffffn)).toBeUndefined();
   expect(symbols.name(0xffffffff81001000n)).toBeUndefined();
 });
 
 test('Symbols.place follows a kernel that moved', () => {
-  const symbols = new Symbols(MAP, 'map');
+  const symbols = Symbols.fromSystemMap(MAP, 'map');
   symbols.place('entry_SYSCALL_64', 0xffffffffa2a00200n);
   expect(symbols.name(0xffffffffa2a00104n)).toBe('panic+0x4');
   symbols.place('nothing of that name', 1n);
@@ -26,5 +27,7 @@ test('Symbols.place follows a kernel that moved', () => {
 });
 
 test('a file without symbols is refused', () => {
-  expect(() => new Symbols('ffffffffffffffff B The real System.map is elsewhere', 'x')).toThrow(UserError);
+  expect(() => Symbols.fromSystemMap('ffffffffffffffff B The real System.map is elsewhere', 'x')).toThrow(
+    UserError,
+  );
 });

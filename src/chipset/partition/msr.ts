@@ -152,6 +152,7 @@ export const MSR_ROWS: readonly MsrRow[] = [
     write: (call, vp, lo, hi) => {
       if (!movePage(call, assistSlot(vp.index), lo, hi)) return false;
       vp.assistPage = { lo, hi };
+      pageUse(call, vp, PAGE_USE.vpAssist, lo, hi);
       return true;
     },
   },
@@ -352,20 +353,15 @@ function writeSynic(call: PartitionCall, vp: VpState, lo: number, hi: number, in
     if (!movePage(call, slot, lo, hi)) return false;
   }
   if (!synicWriteMsr(vp.synic, index, lo, hi)) return false;
-  if (index === MSR.simp || index === MSR.siefp) synicPageUse(call, vp, index, lo, hi);
+  if (index === MSR.simp) pageUse(call, vp, PAGE_USE.synicMessages, lo, hi);
+  if (index === MSR.siefp) pageUse(call, vp, PAGE_USE.synicEventFlags, lo, hi);
   deliverMessages(call, vp);
   return true;
 }
 
-function synicPageUse(
-  { sink, now }: PartitionCall,
-  vp: VpState,
-  index: number,
-  lo: number,
-  hi: number,
-): void {
+/** An MSR that names a page gives it to the host. */
+function pageUse({ sink, now }: PartitionCall, vp: VpState, use: number, lo: number, hi: number): void {
   if ((lo & 1) === 0 || (sink.mask & EVENT_CLASS.page) === 0) return;
-  const use = index === MSR.simp ? PAGE_USE.synicMessages : PAGE_USE.synicEventFlags;
   sink.emit(EVENT.pageUse, now, vp.index, hi * 0x1_0000_0000 + ((lo & ~0xfff) >>> 0), use, 0, 0);
 }
 

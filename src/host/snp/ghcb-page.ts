@@ -2,7 +2,7 @@
  * Requests in a GHCB page (AMD 56421, 2.4 and 4.1). The page is copied once and checked; nothing is read from the guest's page
  * again while the request is served. What an exit code needs must be marked valid, what it answers is.
  */
-import { EVENT, EVENT_CLASS, PRIVILEGED_OPERATION } from '../../abi/events.ts';
+import { EVENT, EVENT_CLASS, PAGE_USE, PRIVILEGED_OPERATION } from '../../abi/events.ts';
 import { REGISTER, type RegisterValue } from '../../abi/hyperv/registers.ts';
 import { STATUS } from '../../abi/hyperv/hypercall.ts';
 import { setU32, u16, u32 } from '../../abi/record.ts';
@@ -466,6 +466,8 @@ function requested({ call, vp, target }: Request, gpa: number, ok: boolean): voi
 
 /** VMM errors in the high word of info 2. */
 const VMM_INVALID_LENGTH = 1;
+/** Pages for certificates that an event tells of, whatever a guest asks for. */
+const MOST_OFFERED = 16;
 
 function guestRequest(request: Request, extended: boolean): Answer {
   const { page, call } = request;
@@ -494,11 +496,19 @@ function guestRequest(request: Request, extended: boolean): Answer {
     const padded = new Uint8Array(needed * PAGE);
     padded.set(table);
     call.view.write(data, padded);
+    // All that the guest offered for it, within reason.
+    for (let at = 0; at < Math.min(pages, MOST_OFFERED); at++) pageUse(request, data + at * PAGE);
   }
+  for (const gpa of [from, to]) pageUse(request, gpa);
   const fromSpa = spaOf(view, from);
   const toSpa = spaOf(view, to);
   if (fromSpa === undefined || toSpa === undefined) return malformed(GHCB_ERROR.invalidInput);
   return { kind: 'done', lo: view.guestRequest(fromSpa, toSpa), hi: 0 };
+}
+
+function pageUse({ call, vp }: Request, gpa: number): void {
+  if (call.sink.mask & EVENT_CLASS.page)
+    call.sink.emit(EVENT.pageUse, call.now, vp.index, gpa, PAGE_USE.guestMessage, 0, 0);
 }
 
 function apCreation({ page, call }: Request): Answer {

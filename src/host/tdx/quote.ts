@@ -9,6 +9,7 @@ import type { PendingQuote, TdxCall, TdxHostState } from './state.ts';
 /** Virtual time in ns that a quote takes. */
 const QUOTE_TIME = 5_000_000;
 const REPORT_BYTES = 1024;
+const PAGE = 4096;
 const MOST_PENDING = 16;
 
 function u64(bytes: Uint8Array, at: number): bigint {
@@ -33,7 +34,8 @@ export function startQuote(call: TdxCall, vp: VpState, gpa: number, size: number
   call.view.write(gpa + QUOTE_BUFFER.status, le64(QUOTE_STATUS.inFlight));
   td.quotes.push({ due: call.now + QUOTE_TIME, gpa, size, vp: vp.index });
   if (call.sink.mask & EVENT_CLASS.page)
-    call.sink.emit(EVENT.pageUse, call.now, vp.index, gpa, PAGE_USE.quote, 0, 0);
+    for (let at = 0; at < size; at += PAGE)
+      call.sink.emit(EVENT.pageUse, call.now, vp.index, gpa + at, PAGE_USE.quote, 0, 0);
   return true;
 }
 

@@ -121,6 +121,7 @@ export function goodObservation(name: ConfigurationName): Mutable<Observation> {
     pageMap: [],
     shareSites: [],
     probes: { secret: [], 'code-visible': [], 'transition-mapped': [], 'far-end': ['booted with nopv'] },
+    looked: { secret: 9, 'code-visible': 9, 'transition-mapped': 9, 'transition-restored': 9 },
   }) as Mutable<Observation>;
 }
 

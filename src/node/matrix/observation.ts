@@ -35,8 +35,12 @@ export interface Observation {
   readonly pageMap: readonly PageMapSample[];
   /** Who in the guest asked for pages to be shared, in order. */
   readonly shareSites: readonly ShareSite[];
+  /** The guest's own data that it marks __bss_decrypted, where its symbols tell. */
+  readonly bssDecrypted?: { readonly from: number; readonly to: number };
   /** Findings of probes that looked into the guest while it ran, by name. */
   readonly probes: Readonly<Record<string, readonly string[]>>;
+  /** How often each probe looked. */
+  readonly looked: Readonly<Record<string, number>>;
 }
 
 export interface PageRun {
@@ -77,6 +81,13 @@ const ALIAS = 2 ** 40;
 /** A sample of the page map for so much virtual time. */
 const SAMPLE_NS = 20_000_000;
 
+/** Is told each event and may look at the guest, which stands still. */
+export interface EventProbe {
+  /** What happens while it looks is its own doing. */
+  readonly looking: boolean;
+  event(time: number, type: number, a: number, b: number, c: number, d: number): void;
+}
+
 /** Counts events as they come; keeps no event. */
 export class Observer implements EventSink {
   readonly mask =
@@ -93,17 +104,16 @@ export class Observer implements EventSink {
   readonly #states: Uint8Array;
   readonly #sharedIn = new Uint32Array(MAP_PARTS);
   readonly #pageMap: PageMapSample[] = [];
-  readonly #probe: (time: number, type: number, a: number, b: number, c: number, d: number) => void;
+  readonly #probe: EventProbe;
   #nextSample = 0;
 
   /**
-   * `confidential`: pages start private, otherwise all of them are the host's to read. `probe` is called at each event and may
-   * look at the guest, which stands still.
+   * `confidential`: pages start private, otherwise all of them are the host's to read.
    */
   constructor(
     memoryBytes: number,
     confidential: boolean,
-    probe: (time: number, type: number, a: number, b: number, c: number, d: number) => void = () => undefined,
+    probe: EventProbe = { looking: false, event: () => undefined },
   ) {
     this.#states = new Uint8Array(Math.ceil(memoryBytes / PAGE_BYTES)).fill(
       confidential ? PAGE_STATE.pending : PAGE_STATE.shared,
@@ -119,6 +129,7 @@ export class Observer implements EventSink {
 
   emit(type: number, time: number, vp: number, a: number, b: number, c: number, d: number): void {
     void vp;
+    if (this.#probe.looking) return;
     if (type === EVENT.cpuid) this.#cpuid.set(`${a >>> 0} ${b >>> 0}`, [c >>> 0, d >>> 0]);
     const counts = this.#counts.get(type);
     if (counts === undefined) return;
@@ -130,7 +141,7 @@ export class Observer implements EventSink {
       tally.last = time;
     }
     if (type === EVENT.pageState) this.#setState(time, a, b, c);
-    this.#probe(time, type, a, b, c, d);
+    this.#probe.event(time, type, a, b, c, d);
   }
 
   #setState(time: number, gpa: number, pages: number, state: number): void {
@@ -154,13 +165,22 @@ export class Observer implements EventSink {
     this.#nextSample = time + SAMPLE_NS;
   }
 
+  /** Runs of pages that are shared now. */
+  sharedRuns(): readonly PageRun[] {
+    const runs: { gpa: number; pages: number }[] = [];
+    for (const [page, state] of this.#states.entries()) {
+      if (state !== PAGE_STATE.shared) continue;
+      const last = runs.at(-1);
+      if (last !== undefined && last.gpa + last.pages * PAGE_BYTES === page * PAGE_BYTES) last.pages++;
+      else runs.push({ gpa: page * PAGE_BYTES, pages: 1 });
+    }
+    return runs;
+  }
+
   /** What was seen until `time`. */
   result(
     time: number,
-    about: Pick<
-      Observation,
-      'configuration' | 'kernelSha256' | 'vcpus' | 'memoryBytes' | 'booted' | 'said' | 'probes' | 'shareSites'
-    >,
+    about: Omit<Observation, 'counts' | 'cpuid' | 'sharedRuns' | 'pages' | 'pageMap'>,
   ): Observation {
     this.#sample(time);
     const counts = Object.fromEntries(
@@ -169,15 +189,8 @@ export class Observer implements EventSink {
         Object.fromEntries(this.#counts.get(type) ?? []),
       ]),
     ) as Record<keyof typeof KEYS, Counts>;
-    const sharedRuns: { gpa: number; pages: number }[] = [];
-    let shared = 0;
-    for (const [page, state] of this.#states.entries()) {
-      if (state !== PAGE_STATE.shared) continue;
-      shared++;
-      const last = sharedRuns.at(-1);
-      if (last !== undefined && last.gpa + last.pages * PAGE_BYTES === page * PAGE_BYTES) last.pages++;
-      else sharedRuns.push({ gpa: page * PAGE_BYTES, pages: 1 });
-    }
+    const sharedRuns = this.sharedRuns();
+    const shared = sharedRuns.reduce((sum, { pages }) => sum + pages, 0);
     return {
       ...about,
       counts,

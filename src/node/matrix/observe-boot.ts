@@ -11,12 +11,16 @@ import type { Refusals } from './refusals.ts';
 import { CONFIGURATIONS, party, type ConfigurationName } from './configurations.ts';
 import { Observer, rows, type Observation } from './observation.ts';
 import { Probes, SECRET_SCRIPT } from './probes.ts';
-import { ShareSites } from './share-sites.ts';
+import { guestSymbols } from './guest-symbols.ts';
 import type { BootResult } from './report.ts';
 
 /** Sections of what the guest says about itself. */
 export const GUEST_SCRIPT = `${SECRET_SCRIPT}
 section() { echo "@@ $1"; }
+# What the processor attests of the guest, where a driver of the kernel asks for it.
+tsm=/sys/kernel/config/tsm/report
+[ -d $tsm ] && mkdir $tsm/matrix && head -c 64 /dev/zero > $tsm/matrix/inblob && wc -c < $tsm/matrix/outblob > /run/evidence
+section evidence; cat /run/evidence 2>/dev/null
 section dmesg; dmesg
 section flags; grep -m1 '^flags' /proc/cpuinfo
 section iomem; cat /proc/iomem
@@ -54,20 +58,19 @@ export async function observeBoot(
   const seconds = (): number => (performance.now() - started) / 1000;
   onProgress({ stage: 'launch', instructions: 0, seconds: 0 });
   const probes = new Probes(facts);
-  const observer = new Observer(options.memory, confidential, (time, type, a, b, c, d) =>
-    probes.event(time, type, a, b, c, d),
-  );
+  const observer = new Observer(options.memory, confidential, probes);
   const { machine, kernel } = await build({ ...options, run: GUEST_SCRIPT }, source, observer);
-  probes.machine = machine;
-  const sites = new ShareSites(kernel.systemMap);
-  probes.sites = sites;
+  probes.attach(machine);
 
   const said: string[] = [];
   const console: string[] = [];
   let status: number | undefined;
   const decoder = new TextDecoder('latin1');
   const receiver = new RunReceiver({
-    stdout: (bytes) => void said.push(decoder.decode(bytes)),
+    stdout(bytes) {
+      if (said.length === 0) probes.secretMade();
+      said.push(decoder.decode(bytes));
+    },
     stderr: () => undefined,
     // The script reads nothing.
     wantInput: () => void machine.serialInput(1, inputFrame(new Uint8Array(0))),
@@ -89,7 +92,8 @@ export async function observeBoot(
   const sections = sectionsOf(said.join(''));
   const booted = status === 0 && sections['end'] !== undefined;
   const limited = timedOut || reason.kind === 'budget';
-  probes.finish(booted);
+  probes.finish(booted, observer.sharedRuns());
+  const known = guestSymbols(machine, kernel.systemMap, sections['iomem'] ?? []);
   const observation = observer.result(machine.now, {
     configuration,
     kernelSha256: kernel.sha256,
@@ -98,7 +102,9 @@ export async function observeBoot(
     booted,
     said: sections,
     probes: probes.findings(),
-    shareSites: sites.sites,
+    looked: probes.looked(),
+    shareSites: probes.sites.sites(known?.symbols, sections['modules'] ?? []),
+    ...(known?.bssDecrypted === undefined ? {} : { bssDecrypted: known.bssDecrypted }),
   });
   onProgress({ stage: 'done', instructions: machine.instructions, seconds: seconds() });
   return {

@@ -1,85 +1,99 @@
-/** Present leaves of the guest's page tables, from ground truth: long mode, 4 levels (APM vol. 2, 5.3). */
+/** The guest's page tables from ground truth: long mode, 4 levels (APM vol. 2, 5.3). No side effects on the guest. */
 import type { Machine } from '../../machine/machine.ts';
 import { CPU } from '../../x86/layout.ts';
 import { EFER } from '../../x86/registers.ts';
 
-const PRESENT = 1n;
-const LARGE = 0x80n;
-const FRAME = 0x000ffffffffff000n;
+const PRESENT = 1;
+const LARGE = 0x80;
 const ENTRIES = 512;
-
-/** End of the guest's memory: addresses above it differ from those below by alias bits only. */
-export function memoryEnd(machine: Machine): number {
-  return Math.max(
-    ...machine.config.directives.map((row) => (row.kind === 'region' ? row.gpa + row.length : 0)),
-  );
-}
-
-const maskOf = (machine: Machine): bigint => BigInt(2 ** Math.ceil(Math.log2(memoryEnd(machine)))) - 1n;
-
-/** Guest-physical address without alias bits of a linear address, in long mode; no side effects on the guest. */
-export function translate(machine: Machine, cpu: number, va: bigint): number | undefined {
-  const { view } = machine.engine;
-  if ((view.getUint32(cpu + CPU.efer, true) & EFER.LMA) === 0) return undefined;
-  const addressMask = maskOf(machine);
-  let table = view.getBigUint64(cpu + CPU.cr3, true) & FRAME & addressMask;
-  for (let level = 3; level >= 0; level--) {
-    const shift = BigInt(12 + 9 * level);
-    const bytes = machine.truth.read(Number(table + ((va >> shift) & 0x1ffn) * 8n), 8);
-    if (bytes === undefined) return undefined;
-    const entry = new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true);
-    if ((entry & PRESENT) === 0n) return undefined;
-    const size = 1n << shift;
-    table = entry & FRAME & addressMask;
-    if (level === 0 || (entry & LARGE) !== 0n) return Number((table & ~(size - 1n)) | (va & (size - 1n)));
-  }
-  return undefined;
-}
+const PAGE_BYTES = 4096;
+/** Address bits from here on only say which alias a mapping is of (vTOM, C-bit, shared bit). */
+const ALIAS = 2 ** 40;
+/** Address bits 51 to 32 of an entry lie in its high half. */
+const HIGH_FRAME = 0xfffff;
 
 export interface Mapping {
   readonly va: bigint;
   readonly gpa: number;
 }
 
-/**
- * Where any virtual processor maps one of `pages` pages from `gpa` on, in either alias: address bits above the guest's memory
- * (vTOM, C-bit, shared bit) do not count.
- */
-export function mappedPages(machine: Machine, gpa: number, pages: number): Mapping[] {
-  const { engine, silicon, truth } = machine;
-  const top = Math.max(
-    ...machine.config.directives.map((row) => (row.kind === 'region' ? row.gpa + row.length : 0)),
-  );
-  const addressMask = BigInt(2 ** Math.ceil(Math.log2(top))) - 1n;
-  const found: Mapping[] = [];
-  const seen = new Set<bigint>();
-  const walk = (table: bigint, level: number, base: bigint): void => {
-    // A page lies in one frame: no copy is needed to look at it.
-    const host = truth.host(Number(table & addressMask));
-    if (host === undefined) return;
-    const shift = BigInt(12 + 9 * level);
-    for (let index = 0; index < ENTRIES; index++) {
-      const low = engine.u32[(host >>> 2) + index * 2] as number;
-      if ((low & 1) === 0) continue;
-      const entry = engine.view.getBigUint64(host + index * 8, true);
-      let va = base + (BigInt(index) << shift);
-      if (level === 3 && index >= ENTRIES / 2) va |= 0xffff000000000000n;
-      if (level > 0 && (entry & LARGE) === 0n) {
-        walk(entry & FRAME, level - 1, va);
-        continue;
-      }
-      const size = 1n << shift;
-      const first = Number(entry & FRAME & addressMask & ~(size - 1n));
-      if ((entry & PRESENT) !== 0n && first < gpa + pages * 4096 && gpa < first + Number(size))
-        found.push({ va, gpa: Math.max(first, gpa) });
-    }
-  };
-  for (let vp = 0; vp < machine.config.vcpus; vp++) {
-    const cpu = silicon.cpu(vp);
-    const root = engine.view.getBigUint64(cpu + CPU.cr3, true) & FRAME;
-    if (seen.has(root)) continue;
-    seen.add(root);
-    walk(root, 3, 0n);
+export class PageTables {
+  /** End of the guest's memory. */
+  readonly end: number;
+  readonly #machine: Machine;
+  readonly #context: number;
+  /** `context`: of the guest, which may not be the one that runs. */
+  constructor(machine: Machine, context: number) {
+    this.#machine = machine;
+    this.#context = context;
+    this.end = Math.max(
+      ...machine.config.directives.map((row) => (row.kind === 'region' ? row.gpa + row.length : 0)),
+    );
   }
-  return found;
+
+  /** Guest-physical address without alias bits of a linear address that long mode maps. */
+  translate(vp: number, va: bigint): number | undefined {
+    const { engine, truth } = this.#machine;
+    const cpu = this.cpu(vp);
+    if ((engine.view.getUint32(cpu + CPU.efer, true) & EFER.LMA) === 0) return undefined;
+    const page = Number((va >> 12n) & 0xfffffffffn);
+    const offset = Number(va & 0xfffn);
+    let table = this.#root(vp);
+    for (let level = 3; level >= 0; level--) {
+      const host = truth.host(table);
+      if (host === undefined) return undefined;
+      const size = ENTRIES ** level;
+      const at = (host >>> 2) + (Math.floor(page / size) % ENTRIES) * 2;
+      const low = engine.u32[at] as number;
+      if ((low & PRESENT) === 0) return undefined;
+      table = this.#address(low, engine.u32[at + 1] as number);
+      if (level === 0 || (low & LARGE) !== 0) {
+        const bytes = size * PAGE_BYTES;
+        return table - (table % bytes) + (page % size) * PAGE_BYTES + offset;
+      }
+    }
+    return undefined;
+  }
+
+  /** Where any virtual processor maps one of `pages` pages from `gpa` on, in either alias. */
+  mapped(gpa: number, pages: number): readonly Mapping[] {
+    const { engine, truth, config } = this.#machine;
+    const found: Mapping[] = [];
+    const walk = (table: number, level: number, base: bigint): void => {
+      const host = truth.host(table);
+      if (host === undefined) return;
+      const size = ENTRIES ** level * PAGE_BYTES;
+      for (let index = 0; index < ENTRIES; index++) {
+        const at = (host >>> 2) + index * 2;
+        const low = engine.u32[at] as number;
+        if ((low & PRESENT) === 0) continue;
+        const address = this.#address(low, engine.u32[at + 1] as number);
+        const leaf = level === 0 || (low & LARGE) !== 0;
+        const first = leaf ? address - (address % size) : 0;
+        if (leaf && (first >= gpa + pages * PAGE_BYTES || gpa >= first + size)) continue;
+        let va = base + BigInt(index) * BigInt(size);
+        if (level === 3 && index >= ENTRIES / 2) va |= 0xffff000000000000n;
+        if (leaf) found.push({ va, gpa: Math.max(first, gpa) });
+        else walk(address, level - 1, va);
+      }
+    };
+    const roots = new Set(Array.from({ length: config.vcpus }, (_, vp) => this.#root(vp)));
+    for (const root of roots) walk(root, 3, 0n);
+    return found;
+  }
+
+  /** The CPU structure of the guest on `vp`. */
+  cpu(vp: number): number {
+    return this.#machine.engine.cpu(vp, this.#context);
+  }
+
+  #root(vp: number): number {
+    const { view } = this.#machine.engine;
+    const cpu = this.cpu(vp);
+    return this.#address(view.getUint32(cpu + CPU.cr3, true), view.getUint32(cpu + CPU.cr3 + 4, true));
+  }
+
+  #address(low: number, high: number): number {
+    return ((high & HIGH_FRAME) * 2 ** 32 + ((low & ~0xfff) >>> 0)) % ALIAS;
+  }
 }

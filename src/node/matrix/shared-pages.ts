@@ -3,7 +3,6 @@ import { PAGE_USE } from '../../abi/events.ts';
 import { CALL } from '../../abi/hyperv/hypercall.ts';
 import { CONFIGURATIONS } from './configurations.ts';
 import { rows, type Observation, type PageRun } from './observation.ts';
-import { KERNEL, moduleOf, type ShareSite } from './share-sites.ts';
 
 const PAGE_BYTES = 4096;
 const POST_MESSAGE = 'page of messages for the host';
@@ -35,9 +34,6 @@ const SITES: Readonly<Record<string, string>> = {
   __register_ghcb: 'GHCB',
   alloc_shared_pages: 'guest message to the AMD-SP',
   sme_early_init: 'kernel data marked __bss_decrypted',
-  'module hv_vmbus': 'VMBus pages',
-  'module sev_guest': 'guest message to the AMD-SP',
-  'module tdx_guest': 'buffer of a quote request',
 };
 
 interface Range {
@@ -56,45 +52,17 @@ function swiotlb(o: Observation): Range[] {
   });
 }
 
-/** What lies in the kernel's own data is there because it is marked __bss_decrypted: /proc/iomem says where that is. */
-function decryptedBss(o: Observation): Range[] {
-  return (o.said['iomem'] ?? []).flatMap((line) => {
-    const [, from, to] = /([0-9a-f]+)-([0-9a-f]+) : Kernel (?:bss|data)/.exec(line) ?? [];
-    return from === undefined || to === undefined
-      ? []
-      : [
-          {
-            reason: 'kernel data marked __bss_decrypted',
-            from: parseInt(from, 16),
-            to: parseInt(to, 16) + 1,
-          },
-        ];
-  });
-}
-
-/**
- * Pools of the DMA API for atomic allocations, where no symbol tells: the log has their sizes in the order in which the
- * kernel asked for them.
- */
-function atomicPools(o: Observation): Range[] {
-  const requests = o.shareSites.filter(({ site }) => site === KERNEL);
-  return (o.said['dmesg'] ?? []).flatMap((line) => {
-    const bytes =
-      Number(/DMA: preallocated (\d+) KiB .*pool for atomic allocations/.exec(line)?.[1] ?? 0) * 1024;
-    const at = requests.findIndex(({ pages }) => pages * PAGE_BYTES === bytes);
-    if (at < 0) return [];
-    const [{ gpa, pages }] = requests.splice(at, 1) as [ShareSite];
-    return [
-      { reason: 'pool of the DMA API for atomic allocations', from: gpa, to: gpa + pages * PAGE_BYTES },
-    ];
-  });
+/** The part of the kernel's own data that is marked __bss_decrypted. */
+function decryptedBss({ bssDecrypted }: Observation): Range[] {
+  return bssDecrypted === undefined
+    ? []
+    : [{ reason: 'kernel data marked __bss_decrypted', ...bssDecrypted }];
 }
 
 /** Ranges that a known site of the kernel shared; the last one to do so is the reason. */
 function sites(o: Observation): Range[] {
   return o.shareSites.toReversed().flatMap(({ gpa, pages, site }) => {
-    const modules = o.said['modules'] ?? [];
-    const reason = SITES[moduleOf(site, modules)] ?? quoteBuffer(site, pages, modules);
+    const reason = SITES[site];
     return reason === undefined ? [] : [{ reason, from: gpa, to: gpa + pages * PAGE_BYTES }];
   });
 }
@@ -103,14 +71,7 @@ function siteOf(o: Observation, gpa: number): string {
   const found = o.shareSites.findLast(
     (entry) => gpa >= entry.gpa && gpa < entry.gpa + entry.pages * PAGE_BYTES,
   );
-  return found === undefined ? 'nobody seen' : moduleOf(found.site, o.said['modules'] ?? []);
-}
-
-/** tdx_guest makes its buffer (GET_QUOTE_BUF_SIZE) in code that is freed after it ran: no module has that address any more. */
-function quoteBuffer(site: string, pages: number, modules: readonly string[]): string | undefined {
-  const ofFreedCode = moduleOf(site, modules).startsWith('0x');
-  const loaded = modules.some((line) => line.startsWith('tdx_guest '));
-  return ofFreedCode && loaded && pages * PAGE_BYTES === 8192 ? SITES['module tdx_guest'] : undefined;
+  return found?.site ?? 'nobody seen';
 }
 
 /**
@@ -138,7 +99,7 @@ export function accountFor(o: Observation): {
   readonly unknown: readonly (PageRun & { readonly site: string })[];
 } {
   const used = usesOf(o);
-  const ranges = [...swiotlb(o), ...decryptedBss(o), ...sites(o), ...atomicPools(o)];
+  const ranges = [...swiotlb(o), ...decryptedBss(o), ...sites(o)];
   const pages = new Map<string, number>();
   const unknown: { gpa: number; pages: number; site: string }[] = [];
   for (const run of o.sharedRuns)

@@ -122,7 +122,8 @@ export function createTdxView(module: TdxModule): TdxHostView {
     write(gpa, bytes) {
       const at = plain(gpa);
       let refused = false;
-      const reached = pieces(at, bytes.length, (spa) => {
+      // No bytes: the question whether there could be some.
+      const reached = pieces(at, Math.max(1, bytes.length), (spa) => {
         if (tables.pageType(spa - (spa % PAGE)) !== PAMT.none) refused = true;
       });
       if (!reached || refused) {
