@@ -3,14 +3,15 @@
  * shells, the tests and the reports take the names from here.
  */
 import { DEFAULT_CONFIG, type HostConfig } from '../host/config.ts';
-import { initEntry } from '../launch/entry-state.ts';
 import { fail, type Failure } from '../launch/outcome.ts';
 import { launchPlain } from '../launch/plain.ts';
 import type { EventSink } from '../seats/events.ts';
 import type { CpuModel } from '../x86/cpuid.ts';
+import { FACTS, type ConfigurationFacts } from './facts.ts';
+import { assemble } from './assemble.ts';
 import { makeTdx, tdxLaunchList } from './make-tdx.ts';
 import { hypervPlatform } from './hyperv-platform.ts';
-import { Machine, type EngineKind } from './machine.ts';
+import type { EngineKind, Machine } from './machine.ts';
 import type { Measurement } from './measure/measurement.ts';
 import type { Directive } from '../launch/directives.ts';
 import { makeSnp, snpDirectives } from './snp.ts';
@@ -58,47 +59,18 @@ export type MakeOutcome = { readonly ok: true; readonly machine: Machine } | Fai
 
 export type LaunchListOutcome = { readonly ok: true; readonly directives: readonly Directive[] } | Failure;
 
-export interface Configuration {
-  readonly name: string;
-  readonly summary: string;
-  /** The only maker of processors that has it; none: any. */
-  readonly vendor?: CpuModel['vendor'];
-  /** Absent: not built yet. */
-  readonly make?: (request: MachineRequest) => MakeOutcome;
+export interface Configuration extends ConfigurationFacts {
+  readonly make: (request: MachineRequest) => MakeOutcome;
   /** How it is launched, for those whose launch is measured, in the order in which the host carries it out. */
   readonly launch?: (request: MachineRequest) => LaunchListOutcome;
 }
 
 export const CONFIGURATIONS: readonly Configuration[] = [
-  { name: 'plain', summary: 'an ordinary Hyper-V Generation 2 VM', make: makePlain },
-  {
-    name: 'snp',
-    summary: 'SEV-SNP, fully enlightened, at VMPL0',
-    vendor: 'amd',
-    make: makeSnp,
-    launch: snpDirectives,
-  },
-  {
-    name: 'snp-paravisor',
-    summary: 'SEV-SNP, paravisor at VMPL0, guest at VMPL2 with vTOM',
-    vendor: 'amd',
-    make: makeSnpParavisor,
-    launch: snpParavisorDirectives,
-  },
-  {
-    name: 'tdx',
-    summary: 'TDX, fully enlightened, an L1 TD',
-    vendor: 'intel',
-    make: makeTdx,
-    launch: tdxLaunchList,
-  },
-  {
-    name: 'tdx-paravisor',
-    summary: 'TDX, paravisor at L1, guest an L2 VM',
-    vendor: 'intel',
-    make: makeTdxParavisor,
-    launch: tdxParavisorDirectives,
-  },
+  { ...FACTS.plain, make: makePlain },
+  { ...FACTS.snp, make: makeSnp, launch: snpDirectives },
+  { ...FACTS['snp-paravisor'], make: makeSnpParavisor, launch: snpParavisorDirectives },
+  { ...FACTS.tdx, make: makeTdx, launch: tdxLaunchList },
+  { ...FACTS['tdx-paravisor'], make: makeTdxParavisor, launch: tdxParavisorDirectives },
 ];
 
 export function findConfiguration(name: string): Configuration | undefined {
@@ -138,8 +110,6 @@ export function entropyBytes(seed: bigint): Uint8Array {
 
 /** A machine of the given configuration, or what is wrong with the request. */
 export function makeMachine(configuration: Configuration, request: MachineRequest): MakeOutcome {
-  if (configuration.make === undefined)
-    return fail(`'${configuration.name}' is not built yet`, 'configuration', "boot 'plain'");
   return wrongVendor(configuration, request) ?? configuration.make(request);
 }
 
@@ -150,8 +120,9 @@ export function launchList(configuration: Configuration, request: MachineRequest
   return wrongVendor(configuration, request) ?? launch(request);
 }
 
-export const technologyOf = ({ vendor }: Configuration): Measurement['technology'] =>
-  vendor === 'intel' ? 'tdx' : 'snp';
+/** Of one whose launch is measured. */
+export const technologyOf = ({ technology }: Configuration): Measurement['technology'] =>
+  technology === 'tdx' ? 'tdx' : 'snp';
 
 /** Why the launch of a configuration has no measurement; undefined when it has. */
 export function unmeasured(configuration: Configuration): Failure | undefined {
@@ -165,7 +136,7 @@ export function unmeasured(configuration: Configuration): Failure | undefined {
 }
 
 export function wrongVendor(
-  { name, vendor }: Configuration,
+  { name, vendor }: ConfigurationFacts,
   { model }: Pick<MachineRequest, 'model'>,
 ): Failure | undefined {
   if (vendor === undefined || vendor === model.vendor) return undefined;
@@ -177,7 +148,6 @@ export function wrongVendor(
 }
 
 function makePlain(request: MachineRequest): MakeOutcome {
-  const { model } = request;
   const host = hostConfig(request);
   const launched = launchPlain({
     kernel: request.kernel,
@@ -189,18 +159,5 @@ function makePlain(request: MachineRequest): MakeOutcome {
     entropy: entropyBytes(request.seed),
   });
   if (!launched.ok) return launched;
-  const machine = new Machine({
-    model,
-    vcpus: request.vpCount,
-    seed: request.seed,
-    tscHz: host.tscHz,
-    tscAtZero: host.tscAtZero,
-    directives: launched.launch.directives,
-    sink: request.sink,
-    initRegisters: initEntry(model.signature),
-    ...(request.frameOrder === undefined ? {} : { frameOrder: request.frameOrder }),
-    ...(request.engine === undefined ? {} : { engine: request.engine }),
-  });
-  machine.attach(hypervPlatform(host));
-  return { ok: true, machine };
+  return assemble(request, { host, directives: launched.launch.directives, platform: hypervPlatform(host) });
 }

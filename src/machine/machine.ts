@@ -11,6 +11,7 @@ import type { EventSink } from '../seats/events.ts';
 import type { HostView } from '../seats/host-view.ts';
 import type { Directive, InitialRegisters } from '../seats/launch.ts';
 import { plainSilicon } from '../silicon/plain/silicon.ts';
+import type { ProgramAt } from './program.ts';
 import type { GroundTruth, Routed, Silicon, SiliconKind } from '../silicon/silicon.ts';
 import { read64 } from '../silicon/vcpu.ts';
 import { x86Defs, x86Routines } from '../x86/all.ts';
@@ -103,6 +104,8 @@ export interface MachineConfig {
   readonly initRegisters: InitialRegisters;
   /** The hardware; without it that of an ordinary VM. */
   readonly silicon?: SiliconKind;
+  /** Of the paravisor that the silicon was given. */
+  readonly program?: ProgramAt;
   /** Decides only speed. */
   readonly engine?: EngineKind;
 }

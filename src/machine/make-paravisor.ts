@@ -1,6 +1,5 @@
 /** Machines with a paravisor of ours: the processor and the host of `snp` or `tdx`, with the program at VMPL0 or L1. */
 import type { HostConfig } from '../host/config.ts';
-import { initEntry } from '../launch/entry-state.ts';
 import { fail } from '../launch/outcome.ts';
 import {
   BOUNDARY_BITS,
@@ -10,14 +9,9 @@ import {
 } from '../launch/paravisor.ts';
 import type { Failure } from '../launch/outcome.ts';
 import { ALL_PARTS } from '../paravisor/parts.ts';
-import { snpParavisor } from '../paravisor/snp/program.ts';
-import { tdxParavisor } from '../paravisor/tdx/program.ts';
-import { tdxSilicon } from '../silicon/tdx/silicon.ts';
 import { tdxHostConfig } from './make-tdx.ts';
 import { tdxPlatform } from './tdx-platform.ts';
-import { snpSilicon } from '../silicon/snp/silicon.ts';
-import { x86Defs } from '../x86/all.ts';
-import { buildOpcodeTable } from '../x86/encoding.ts';
+import { assemble } from './assemble.ts';
 import {
   entropyBytes,
   hostConfig,
@@ -27,7 +21,8 @@ import {
   type ParavisorRequest,
 } from './configurations.ts';
 import { hypervPlatform } from './hyperv-platform.ts';
-import { Machine } from './machine.ts';
+import type { Platform } from './machine.ts';
+import { programSilicon, type ProgramAt } from './program.ts';
 import { cpuidEntries } from './snp.ts';
 
 /** What the request says of the paravisor, or all of it for a shell that does not know its code. */
@@ -86,67 +81,30 @@ export const tdxParavisorDirectives = (request: MachineRequest): LaunchListOutco
   listOf(paravisorLaunch(request, tdxParavisorHostConfig(request), { kind: 'tdx' }));
 
 export function makeSnpParavisor(request: MachineRequest): MakeOutcome {
-  const { model } = request;
   if (!request.hyperv)
     return fail(
       'a confidential VM needs the hypervisor interface',
       'configuration',
       'leave out --hyperv off',
     );
-  const host = snpParavisorHostConfig(request);
   const launched = snpParavisorLaunch(request);
-  if (!launched.ok) return launched;
-  const program = snpParavisor({
-    page: launched.launch.page,
-    build: paravisorOf(request).build,
-    opcodes: buildOpcodeTable(x86Defs),
-  });
-  const machine = new Machine({
-    model,
-    vcpus: request.vpCount,
-    seed: request.seed,
-    tscHz: host.tscHz,
-    tscAtZero: host.tscAtZero,
-    directives: launched.launch.directives,
-    sink: request.sink,
-    initRegisters: initEntry(model.signature),
-    silicon: snpSilicon({ program }),
-    ...(request.frameOrder === undefined ? {} : { frameOrder: request.frameOrder }),
-    ...(request.engine === undefined ? {} : { engine: request.engine }),
-  });
-  machine.attach(hypervPlatform(host));
-  const failure = machine.launch();
-  if (failure !== undefined)
-    return fail(failure, 'launch', 'report this: the launch of this configuration is our own');
-  return { ok: true, machine };
+  const host = snpParavisorHostConfig(request);
+  return launched.ok ? made(request, 'snp', launched.launch, host, hypervPlatform(host)) : launched;
 }
 
 export function makeTdxParavisor(request: MachineRequest): MakeOutcome {
-  const { model } = request;
   const host = tdxParavisorHostConfig(request);
   const launched = paravisorLaunch(request, host, { kind: 'tdx' });
-  if (!launched.ok) return launched;
-  const program = tdxParavisor({
-    page: launched.launch.page,
-    build: paravisorOf(request).build,
-    opcodes: buildOpcodeTable(x86Defs),
-  });
-  const machine = new Machine({
-    model,
-    vcpus: request.vpCount,
-    seed: request.seed,
-    tscHz: host.tscHz,
-    tscAtZero: host.tscAtZero,
-    directives: launched.launch.directives,
-    sink: request.sink,
-    initRegisters: initEntry(model.signature),
-    silicon: tdxSilicon({ l2Vms: 1, l1: program }),
-    ...(request.engine === undefined ? {} : { engine: request.engine }),
-    ...(request.frameOrder === undefined ? {} : { frameOrder: request.frameOrder }),
-  });
-  machine.attach(tdxPlatform(host));
-  const failure = machine.launch();
-  if (failure !== undefined)
-    return fail(failure, 'launch', 'report this: the launch of this configuration is our own');
-  return { ok: true, machine };
+  return launched.ok ? made(request, 'tdx', launched.launch, host, tdxPlatform(host)) : launched;
+}
+
+function made(
+  request: MachineRequest,
+  kind: ProgramAt['kind'],
+  { page, directives }: ParavisorLaunch,
+  host: HostConfig,
+  platform: Platform,
+): MakeOutcome {
+  const program = { kind, page, build: paravisorOf(request).build };
+  return assemble(request, { host, directives, platform, program, silicon: programSilicon(program) });
 }

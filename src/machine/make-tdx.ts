@@ -1,11 +1,10 @@
 /** A TD that starts a kernel at L1. */
 import { CONFIG_FLAG, TD_ATTRIBUTE } from '../abi/tdx/td-params.ts';
 import type { TdxHostConfig } from '../host/tdx/host.ts';
-import { initEntry } from '../launch/entry-state.ts';
-import { fail } from '../launch/outcome.ts';
 import { launchTdx } from '../launch/tdx/tdx.ts';
 import { tdxSilicon } from '../silicon/tdx/silicon.ts';
 import { xcr0Allowed } from '../x86/cpuid.ts';
+import { assemble } from './assemble.ts';
 import {
   entropyBytes,
   hostConfig,
@@ -13,7 +12,6 @@ import {
   type MachineRequest,
   type MakeOutcome,
 } from './configurations.ts';
-import { Machine } from './machine.ts';
 import { tdxPlatform } from './tdx-platform.ts';
 
 /** The shared bit is bit 47, and the guest hears of no pending page but by its own fault (SEPT_VE_DISABLE). */
@@ -50,24 +48,13 @@ export function tdxLaunchList(request: MachineRequest): LaunchListOutcome {
 }
 
 export function makeTdx(request: MachineRequest): MakeOutcome {
-  const { model } = request;
-  const host = tdxHostConfig(request);
   const launched = tdxLaunchList(request);
   if (!launched.ok) return launched;
-  const machine = new Machine({
-    model,
-    vcpus: request.vpCount,
-    seed: request.seed,
-    tscHz: host.tscHz,
-    tscAtZero: host.tscAtZero,
+  const host = tdxHostConfig(request);
+  return assemble(request, {
+    host,
     directives: launched.directives,
-    sink: request.sink,
-    initRegisters: initEntry(model.signature),
     silicon: tdxSilicon({ l2Vms: 0 }),
-    ...(request.frameOrder === undefined ? {} : { frameOrder: request.frameOrder }),
-    ...(request.engine === undefined ? {} : { engine: request.engine }),
+    platform: tdxPlatform(host),
   });
-  machine.attach(tdxPlatform(host));
-  const refused = machine.launch();
-  return refused === undefined ? { ok: true, machine } : fail(refused, 'tdx', 'see docs');
 }

@@ -16,9 +16,10 @@ import { plainSilicon } from '../silicon/plain/silicon.ts';
 import { snpSilicon } from '../silicon/snp/silicon.ts';
 import type { SiliconKind } from '../silicon/silicon.ts';
 import { hypervPlatform } from './hyperv-platform.ts';
+import { programSilicon, type ProgramAt } from './program.ts';
 import { Machine, type Counters, type EngineKind, type Platform } from './machine.ts';
 
-const MAGIC = 'vitrine snapshot 2';
+const MAGIC = 'vitrine snapshot 3';
 
 interface Snapshot {
   readonly magic: string;
@@ -28,6 +29,7 @@ interface Snapshot {
   readonly tscHz: number;
   readonly tscAtZero: bigint;
   readonly silicon: { readonly kind: string; readonly state: unknown };
+  readonly program: ProgramAt | undefined;
   readonly regions: readonly RegionDirective[];
   readonly platform: { readonly kind: string; readonly config: unknown; readonly state: unknown };
   readonly counters: Counters;
@@ -132,6 +134,7 @@ export function takeSnapshot(machine: Machine): Uint8Array {
     tscAtZero: config.tscAtZero,
     regions: config.directives.filter((directive) => directive.kind === 'region'),
     silicon: { kind: silicon.kind, state: silicon.save() },
+    program: config.program,
     platform: { kind: machine.platform.kind, config: machine.platform.config, state: machine.platform.state },
     counters: machine.counters(),
     cpus,
@@ -152,6 +155,8 @@ export interface RestoreOptions {
   readonly sink: EventSink;
   readonly frameOrder?: (count: number) => Uint32Array;
   readonly engine?: EngineKind;
+  /** SHA-384 of the paravisor's code here: one of other code is refused. Absent: not looked at. */
+  readonly paravisorBuild?: Uint8Array;
   /** Makes the platform of a kind that this module does not know (test boards). */
   readonly platform?: (kind: string, config: unknown) => Platform | undefined;
 }
@@ -172,7 +177,11 @@ export function restoreSnapshot(bytes: Uint8Array, options: RestoreOptions): Res
     options.platform?.(snapshot.platform.kind, snapshot.platform.config);
   if (platform === undefined)
     return { ok: false, reason: `there is no platform '${snapshot.platform.kind}'` };
-  const silicon = SILICON[snapshot.silicon.kind];
+  const { program } = snapshot;
+  const wanted = options.paravisorBuild;
+  if (program !== undefined && wanted?.some((byte, k) => byte !== program.build[k]) === true)
+    return { ok: false, reason: 'its paravisor has other code' };
+  const silicon = program === undefined ? SILICON[snapshot.silicon.kind] : programSilicon(program);
   if (silicon === undefined) return { ok: false, reason: `there is no silicon '${snapshot.silicon.kind}'` };
   const machine = new Machine({
     model,
@@ -184,6 +193,7 @@ export function restoreSnapshot(bytes: Uint8Array, options: RestoreOptions): Res
     sink: options.sink,
     initRegisters: initEntry(model.signature),
     silicon,
+    ...(program === undefined ? {} : { program }),
     ...(options.frameOrder === undefined ? {} : { frameOrder: options.frameOrder }),
     ...(options.engine === undefined ? {} : { engine: options.engine }),
   });

@@ -2,7 +2,6 @@
 import { cpuidOf } from '../chipset/partition/cpuid.ts';
 import type { HostConfig } from '../host/config.ts';
 import { hostOffer } from '../host/offer.ts';
-import { initEntry } from '../launch/entry-state.ts';
 import { fail } from '../launch/outcome.ts';
 import { launchSnp, type CpuidEntry, type SnpLaunchConfig } from '../launch/snp.ts';
 import type { LaunchOutcome } from '../launch/plain.ts';
@@ -10,6 +9,7 @@ import { snpCpuid } from '../silicon/snp/cpuid.ts';
 import { C_BIT } from '../silicon/snp/layout.ts';
 import { snpSilicon } from '../silicon/snp/silicon.ts';
 import type { CpuModel } from '../x86/cpuid.ts';
+import { assemble } from './assemble.ts';
 import {
   entropyBytes,
   hostConfig,
@@ -18,7 +18,6 @@ import {
   type MakeOutcome,
 } from './configurations.ts';
 import { hypervPlatform } from './hyperv-platform.ts';
-import { Machine } from './machine.ts';
 
 /** Leaves of the CPUID page: what Linux looks up, with their subleaves. What is all zero is left out. */
 const LEAVES: readonly (readonly [leaf: number, ...subleaves: number[]])[] = [
@@ -95,26 +94,13 @@ export function snpDirectives(request: MachineRequest): LaunchListOutcome {
 }
 
 export function makeSnp(request: MachineRequest): MakeOutcome {
-  const { model } = request;
   const launched = snpLaunch(request);
   if (!launched.ok) return launched;
   const host = snpHostConfig(request);
-  const machine = new Machine({
-    model,
-    vcpus: request.vpCount,
-    seed: request.seed,
-    tscHz: host.tscHz,
-    tscAtZero: host.tscAtZero,
+  return assemble(request, {
+    host,
     directives: launched.launch.directives,
-    sink: request.sink,
-    initRegisters: initEntry(model.signature),
     silicon: snpSilicon(),
-    ...(request.frameOrder === undefined ? {} : { frameOrder: request.frameOrder }),
-    ...(request.engine === undefined ? {} : { engine: request.engine }),
+    platform: hypervPlatform(host),
   });
-  machine.attach(hypervPlatform(host));
-  const failure = machine.launch();
-  if (failure !== undefined)
-    return fail(failure, 'launch', 'report this: the launch of this configuration is our own');
-  return { ok: true, machine };
 }

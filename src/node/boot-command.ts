@@ -74,9 +74,7 @@ export function addMachineOptions(command: Command): Command {
     .addOption(cacheDirOption());
 }
 
-const PARAVISOR_CONFIGURATIONS = CONFIGURATIONS.filter(({ name }) => name.endsWith('-paravisor')).map(
-  ({ name }) => name,
-);
+const PARAVISOR_CONFIGURATIONS = CONFIGURATIONS.filter(({ paravisor }) => paravisor).map(({ name }) => name);
 
 /** Names of parts, separated by commas, behind those given before. */
 function parts(given: string, before: readonly string[]): readonly string[] {
@@ -164,8 +162,6 @@ async function run(name: string, given: Given, command: Command): Promise<number
       limit: given.limit ?? ANY,
     });
   const options = machineOptions(name, given, said);
-  if (findConfiguration(options.configuration)?.make === undefined)
-    throw new UserError(`configuration '${options.configuration}' is not built yet: boot 'plain'`);
   return boot(options);
 }
 
@@ -192,7 +188,7 @@ export function machineOptions(name: string, given: Given, said: (key: string) =
     throw new UserError(
       `there is no processor model '${options.cpuModel}': give one of ${MODELS.join(', ')}`,
     );
-  const withoutParavisor = !PARAVISOR_CONFIGURATIONS.includes(configuration);
+  const withoutParavisor = !known.paravisor;
   if (withoutParavisor && (options.paravisorWithout.length > 0 || options.hideIsolation))
     throw new UserError(
       `${options.hideIsolation ? '--hide-isolation' : '--paravisor-without'} needs a paravisor, and '${configuration}' has none: boot one of ${PARAVISOR_CONFIGURATIONS.join(', ')}`,

@@ -18,7 +18,7 @@ import { bothSinks, FlightRecorder } from './flight-recorder.ts';
 import { GdbServer } from './gdb/server.ts';
 import { readUserFile, type PackageSource } from './kernel.ts';
 import { checkWritable, errorCode, writeWhole } from './output.ts';
-import { CONFIGURATIONS, type ConfigurationName } from './matrix/configurations.ts';
+import { FACTS, type ConfigurationName } from '../machine/facts.ts';
 import { Pacer } from './pacer.ts';
 import { ChromeTraceFile } from './perfetto.ts';
 import { endReason, reportText } from './report.ts';
@@ -285,7 +285,7 @@ function checked(machine: Machine): LockStep {
 /** JSON lines, or a Chrome trace when the name ends in .json. */
 function openTrace(path: string, configuration: string): EventSink & { close(): void } {
   if (!path.endsWith('.json')) return new EventLog(path);
-  return new ChromeTraceFile(path, CONFIGURATIONS[configuration as ConfigurationName]);
+  return new ChromeTraceFile(path, FACTS[configuration as ConfigurationName]);
 }
 
 function openConsole(path: string): number {

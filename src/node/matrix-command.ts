@@ -1,28 +1,22 @@
 /** `vitrine matrix`: one kernel in every configuration, and what that shows. */
 import { Command } from 'commander';
-import { findConfiguration } from '../machine/configurations.ts';
-import { cpuModels } from '../x86/cpuid.ts';
 import { Apt } from './apt.ts';
 import { integer } from './arguments.ts';
-import type { BootOptions } from './boot.ts';
 import { addMachineOptions, checkTogether } from './boot-command.ts';
 import { Cache } from './cache.ts';
 import { ExitStatus, STATUS, UserError } from './errors.ts';
 import { packageBytes, resolveKernel, type PackageSource } from './kernel.ts';
-import { judge } from './matrix/checks.ts';
-import { CONFIGURATIONS, CONFIGURATION_NAMES, type ConfigurationName } from './matrix/configurations.ts';
+import { CONFIGURATION_NAMES, type ConfigurationName } from '../machine/facts.ts';
 import { html } from './matrix/html.ts';
 import { junit } from './matrix/junit.ts';
 import { progressView } from './matrix/progress.ts';
-import { refusalsOf } from './matrix/refusals.ts';
-import { tally, type MatrixReport } from './matrix/report.ts';
-import type { Observed } from './matrix/observe-boot.ts';
+import { tally } from './matrix/report.ts';
 import { observeAll } from './matrix/run.ts';
 import { table } from './matrix/table.ts';
+import { bootsOf, wholeMatrix, type MatrixOptions } from './matrix/whole.ts';
 import { checkWritable, writeWhole } from './output.ts';
 
-type Given = BootOptions & {
-  readonly cpuModel?: string;
+type Given = MatrixOptions & {
   readonly only?: readonly ConfigurationName[];
   readonly junit?: string;
   readonly html?: string;
@@ -69,13 +63,6 @@ function names(text: string): ConfigurationName[] {
   });
 }
 
-/** The processor that a configuration runs on, unless one was given that it can have. */
-function modelFor(name: ConfigurationName, given: string | undefined): string {
-  const vendor = findConfiguration(name)?.vendor;
-  const fits = cpuModels().filter((model) => vendor === undefined || model.vendor === vendor);
-  return (fits.find((model) => model.name === given) ?? fits[0])?.name as string;
-}
-
 async function run(given: Given): Promise<number> {
   for (const [path, option] of [
     [given.json, '--json'],
@@ -85,36 +72,12 @@ async function run(given: Given): Promise<number> {
     if (path !== undefined && path !== '-') checkWritable(path, option);
   const configurations = CONFIGURATION_NAMES.filter((name) => given.only?.includes(name) ?? true);
   await fetchAll(given);
-  const boots = configurations.map((configuration) => ({
-    label: configuration as string,
-    options: { ...given, configuration, cpuModel: modelFor(configuration, given.cpuModel), offline: true },
-  }));
-  // The far end of the spectrum: a guest that knows nothing of isolation, under a paravisor that says nothing of it.
-  const farEnds = boots
-    .filter(({ options }) => CONFIGURATIONS[options.configuration].paravisor)
-    .map(({ label, options }) => ({
-      label: `${label} (hidden)`,
-      options: { ...options, hideIsolation: true, append: `${given.append ?? ''} nopv`.trim() },
-    }));
-  const all = [...boots, ...farEnds];
+  const boots = bootsOf(given, configurations);
   const progress = progressView(
     process.stderr,
-    all.map(({ label }) => label),
+    boots.map(({ label }) => label),
   );
-  const results = await observeAll(all, progress.update);
-  const observed = results
-    .slice(0, boots.length)
-    .map((result) => withFarEnd(result, results.slice(boots.length)));
-  const [first] = observed;
-  if (first === undefined) throw new Error('no configuration was booted');
-  const report: MatrixReport = {
-    kernel: first.kernel,
-    boots: observed.map(({ boot }) => boot),
-    statements: judge({
-      boots: new Map(observed.map(({ observation }) => [observation.configuration, observation])),
-      refusals: Object.assign(refusalsOf(configurations), ...observed.map(({ refusals }) => refusals)),
-    }),
-  };
+  const { report } = wholeMatrix(configurations, await observeAll(boots, progress.update));
   if (given.json === '-') process.stdout.write(`${JSON.stringify(report, null, 2)}\n`);
   else {
     process.stdout.write(table(report));
@@ -125,23 +88,6 @@ async function run(given: Given): Promise<number> {
   const ok =
     tally(report.statements).failed === 0 && report.boots.every(({ outcome }) => outcome === 'booted');
   return ok ? STATUS.ok : STATUS.failed;
-}
-
-/** What the boot with hidden isolation showed, as a finding of the ordinary one. */
-function withFarEnd(result: Observed, farEnds: readonly Observed[]): Observed {
-  const { observation } = result;
-  const far = farEnds.find((other) => other.boot.configuration === observation.configuration);
-  if (far === undefined || far.boot.outcome !== 'booted') return result;
-  const { pages, features } = far.boot;
-  const unaware =
-    features === '' &&
-    (far.observation.said['dmesg'] ?? []).every((line) => !line.includes('Isolation Config'));
-  const finding = `booted with nopv and isolation hidden: the kernel reports no isolation, ${pages.private} pages private, ${pages.shared} shared`;
-  const probes =
-    unaware && pages.private > pages.shared
-      ? { ...observation.probes, 'far-end': [finding] }
-      : observation.probes;
-  return { ...result, observation: { ...observation, probes } };
 }
 
 /** Packages come here once, not in every worker; a kernel that is none is found out before anything boots. */

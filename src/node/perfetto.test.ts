@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { EVENT } from '../abi/events.ts';
 import { EXIT_KINDS, EXIT_ROUTES } from '../abi/exit-kinds.ts';
-import { CONFIGURATIONS } from './matrix/configurations.ts';
+import { FACTS } from '../machine/facts.ts';
 import { ChromeTrace } from './perfetto.ts';
 
 interface Record_ {
@@ -18,7 +18,7 @@ interface Record_ {
 function traced(): Record_[] {
   const records: Record_[] = [];
   const trace = new ChromeTrace(
-    CONFIGURATIONS['snp-paravisor'],
+    FACTS['snp-paravisor'],
     (text) => void records.push(JSON.parse(text) as Record_),
   );
   const exit = (

@@ -8,8 +8,8 @@ import { EVENT, EVENT_ROWS } from '../abi/events.ts';
 import { EXIT_KINDS, EXIT_ROUTES } from '../abi/exit-kinds.ts';
 import type { EventSink } from '../seats/events.ts';
 import { UserError } from './errors.ts';
-import type { ConfigurationFacts } from './matrix/configurations.ts';
-import { party } from './matrix/configurations.ts';
+import type { ConfigurationFacts } from '../machine/facts.ts';
+import { party } from '../machine/facts.ts';
 
 const PARTIES = ['guest', 'paravisor', 'host', 'silicon'];
 

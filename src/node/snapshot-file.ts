@@ -10,6 +10,7 @@ import type { EventSink } from '../seats/events.ts';
 import { UserError } from './errors.ts';
 import { readUserFile } from './kernel.ts';
 import { writeWhole } from './output.ts';
+import { paravisorBuild } from './paravisor-build.ts';
 import type { RunState } from './sessions.ts';
 
 const MAGIC = 'vitrine snapshot file 1';
@@ -70,7 +71,7 @@ export function resumeSnapshot(path: string, sink: EventSink, engine: EngineKind
     if (error instanceof UserError) throw error;
     return refuse('is damaged or no snapshot');
   }
-  const outcome = restoreSnapshot(file.machine, { sink, engine });
+  const outcome = restoreSnapshot(file.machine, { sink, engine, paravisorBuild: paravisorBuild() });
   if (!outcome.ok) return refuse(`cannot be resumed, ${outcome.reason}`);
   return { machine: outcome.machine, configuration, session: file.session };
 }

@@ -10,7 +10,7 @@ import { pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
 import { chromium } from 'playwright-core';
 import { judge } from '../../src/node/matrix/checks.ts';
-import { CONFIGURATIONS, CONFIGURATION_NAMES } from '../../src/node/matrix/configurations.ts';
+import { FACTS, CONFIGURATION_NAMES } from '../../src/machine/facts.ts';
 import { goodFindings } from '../../src/node/matrix/good-observations.ts';
 import { html } from '../../src/node/matrix/html.ts';
 import type { MatrixReport } from '../../src/node/matrix/report.ts';
@@ -34,11 +34,11 @@ function madeUp(): MatrixReport {
       configuration,
       outcome: configuration === 'tdx' ? 'died' : 'booted',
       end: 'triple fault',
-      placement: CONFIGURATIONS[configuration].placement,
+      placement: FACTS[configuration].placement,
       isolationLeaf: configuration === 'plain' ? undefined : { a: 0, b: 2 },
       features: 'AMD SEV SEV-ES SEV-SNP',
       vcpus: 1,
-      exits: CONFIGURATIONS[configuration].paravisor
+      exits: FACTS[configuration].paravisor
         ? [
             { route: 'guest > paravisor', kind: 'msr', count: 40000 },
             { route: 'paravisor > host', kind: 'vmgexit', count: 900 },

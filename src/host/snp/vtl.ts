@@ -54,9 +54,11 @@ export function ghcbHypercall(call: HostCall, vp: VpState, target: SnpVp, page: 
   const low = u32(page, at);
   const high = u32(page, at + 4);
   const { code } = readControl(low, high);
+  // What the call does may have the host run another level next.
+  const from = target.vmpl;
   const result = serveCall(call, vp, target, page, code, low, high);
   if (call.sink.mask & EVENT_CLASS.hypercall) {
-    call.sink.emit(EVENT.hypercallRoute, call.now, vp.index, code, target.vmpl, -1, 0);
+    call.sink.emit(EVENT.hypercallRoute, call.now, vp.index, code, from, -1, 0);
     call.sink.emit(EVENT.hypercall, call.now, vp.index, code, result.status, result.reps, 0);
   }
   setU32(page, at, result.status);

@@ -1,41 +1,88 @@
 /**
  * Once a guest has ended, its host asks for what it must not get: another kind, another mode, the paravisor's pages, malformed
- * requests. A refusal is kept as text; what was not refused is `undefined`.
+ * requests. The answers are kept.
  */
 import { TDH } from '../../abi/tdx/leaves.ts';
 import { isError } from '../../abi/tdx/status.ts';
 import type { TdxHostState } from '../../host/tdx/state.ts';
 import type { HostState } from '../../host/state.ts';
 import type { Machine } from '../../machine/machine.ts';
-import type { Exit } from '../../seats/exits.ts';
+import { restoreSnapshot, takeSnapshot } from '../../machine/snapshot.ts';
+import { stateHash } from '../../machine/state-hash.ts';
+import { STATUS as FIRMWARE_STATUS } from '../../abi/snp/firmware.ts';
 import type { SnpHostView } from '../../seats/snp.ts';
 import type { TdxHostView } from '../../seats/tdx.ts';
-import type { ConfigurationFacts } from './configurations.ts';
-import type { Refusals } from './refusals.ts';
+import type { ConfigurationFacts } from '../../machine/facts.ts';
+import { malformedRequests } from './malformed.ts';
+import type { Refusal, Refusals } from './refusals.ts';
 
 const PAGE = 4096;
-const MALFORMED = 2000;
 
 export function attemptsOn(machine: Machine, facts: ConfigurationFacts): Refusals {
   const { name, technology } = facts;
+  const kept = afterSnapshot(machine, technology);
   const refusals: Refusals = {};
   if (technology === 'none') {
     const isolating = ['launchStart', 'rmpupdate', 'seamcall'].filter((call) => call in machine.view);
-    refusals[`kind ${name}`] =
-      isolating.length === 0 ? 'the host of an ordinary VM has no call that would isolate it' : undefined;
+    refusals[`kind ${name}`] = all(kept, {
+      ok: isolating.length === 0,
+      answer:
+        isolating.length === 0
+          ? 'the host of an ordinary VM has no call that would isolate it'
+          : `the host has ${isolating.join(', ')}`,
+    });
     return refusals;
   }
   const hidden = hiddenPages(machine);
-  refusals[`kind ${name}`] = technology === 'snp' ? relaunchSnp(machine) : relaunchTd(machine);
-  refusals[`mode ${name}`] = technology === 'snp' ? changeFeatures(machine) : changeAttributes(machine);
+  refusals[`kind ${name}`] = all(kept, technology === 'snp' ? relaunchSnp(machine) : relaunchTd(machine));
+  refusals[`mode ${name}`] = all(
+    kept,
+    technology === 'snp' ? changeFeatures(machine) : changeAttributes(machine),
+  );
   if (facts.paravisor) {
     refusals[`host into paravisor ${name}`] = hostInto(machine, hidden);
     refusals[`guest into paravisor ${name}`] =
       technology === 'snp' ? guestIntoVmpl0(machine, hidden, facts) : guestIntoL1(machine, hidden);
   }
   // Last: it leaves the host's books in disorder.
-  refusals[`malformed requests ${name}`] = malformed(machine, technology);
+  refusals[`malformed requests ${name}`] = malformedRequests(machine, technology);
   return refusals;
+}
+
+const all = (...refusals: readonly Refusal[]): Refusal => ({
+  ok: refusals.every(({ ok }) => ok),
+  answer: (refusals.every(({ ok }) => ok) ? refusals : refusals.filter(({ ok }) => !ok))
+    .map(({ answer }) => answer)
+    .join('; '),
+});
+
+/** The machine goes into a snapshot and comes out of it the same, and as closed as it was. */
+function afterSnapshot(machine: Machine, technology: ConfigurationFacts['technology']): Refusal {
+  const outcome = restoreSnapshot(takeSnapshot(machine), { sink: { mask: 0, emit: () => undefined } });
+  if (!outcome.ok) return { ok: false, answer: `a snapshot could not be restored: ${outcome.reason}` };
+  const { machine: restored } = outcome;
+  if (restored.silicon.kind !== machine.silicon.kind || restored.platform.kind !== machine.platform.kind)
+    return {
+      ok: false,
+      answer: `a snapshot of ${machine.silicon.kind} came back as ${restored.silicon.kind}`,
+    };
+  if (stateHash(restored) !== stateHash(machine))
+    return { ok: false, answer: 'a restored snapshot has another state' };
+  const open = technology === 'none' ? undefined : firstOpen(restored);
+  return open === undefined
+    ? { ok: true, answer: `a snapshot keeps '${machine.silicon.kind}' and its state` }
+    : {
+        ok: false,
+        answer: `after a snapshot the host can write the private page 0x${open.toString(16)}`,
+      };
+}
+
+/** A page that the launch gave the guest alone and that the host may write. */
+function firstOpen(machine: Machine): number | undefined {
+  for (const row of machine.config.directives)
+    if (row.kind === 'pages' && row.type !== 'shared' && machine.view.write(row.gpa, new Uint8Array(0)).ok)
+      return row.gpa;
+  return undefined;
 }
 
 const snpVp = (machine: Machine) => {
@@ -46,36 +93,38 @@ const snpVp = (machine: Machine) => {
 const tdr = (machine: Machine): bigint => BigInt((machine.platform.state as TdxHostState).td.tdr);
 
 /** SNP_LAUNCH_START and _FINISH for a guest that runs: INVALID_GUEST_STATE (56860, table 5). */
-function relaunchSnp(machine: Machine): string | undefined {
+function relaunchSnp(machine: Machine): Refusal {
   const view = machine.view as SnpHostView;
   const status = [view.launchStart({ lo: 0x30000, hi: 0 }), view.launchFinish({})];
-  return status.every((code) => code !== 0)
-    ? `SNP_LAUNCH_START and SNP_LAUNCH_FINISH again: firmware status ${status.join(', ')}`
-    : undefined;
+  return {
+    ok: status.every((code) => code === FIRMWARE_STATUS.invalidGuestState),
+    answer: `SNP_LAUNCH_START and SNP_LAUNCH_FINISH again: firmware status ${status.join(', ')}`,
+  };
 }
 
-function relaunchTd(machine: Machine): string | undefined {
+function relaunchTd(machine: Machine): Refusal {
   const { rax } = (machine.view as TdxHostView).seamcall(TDH.mngInit, { rcx: tdr(machine), rdx: 0n });
-  return isError(rax) ? `TDH.MNG.INIT again: status 0x${rax.toString(16)}` : undefined;
+  return { ok: isError(rax), answer: `TDH.MNG.INIT again: status 0x${rax.toString(16)}` };
 }
 
 /** SEV_FEATURES and VMPL lie in the VMSA, which is the guest's page. */
-function changeFeatures(machine: Machine): string | undefined {
+function changeFeatures(machine: Machine): Refusal {
   const view = machine.view as SnpHostView;
   const { vmsa } = snpVp(machine).vmcb;
   const outcome = view.writeSystem(vmsa, new Uint8Array(PAGE));
-  return outcome.ok
-    ? undefined
-    : `host write to the VMSA at 0x${vmsa.toString(16)}: refused (${outcome.reason})`;
+  return {
+    ok: !outcome.ok && outcome.reason === 'private',
+    answer: `host write to the VMSA at 0x${vmsa.toString(16)}: ${outcome.ok ? 'done' : `refused (${outcome.reason})`}`,
+  };
 }
 
 /** ATTRIBUTES and NUM_L2_VMS of a TD that is not a debug TD can only be read (Module ABI, TDCS field table). */
-function changeAttributes(machine: Machine): string | undefined {
+function changeAttributes(machine: Machine): Refusal {
   const view = machine.view as TdxHostView;
   const all = 0xffff_ffff_ffff_ffffn;
   const attributes = 0x1110000300000000n;
   const { rax } = view.seamcall(TDH.mngWr, { rcx: tdr(machine), rdx: attributes, r8: 1n, r9: all });
-  return isError(rax) ? `TDH.MNG.WR of ATTRIBUTES: status 0x${rax.toString(16)}` : undefined;
+  return { ok: isError(rax), answer: `TDH.MNG.WR of ATTRIBUTES: status 0x${rax.toString(16)}` };
 }
 
 interface Hidden {
@@ -92,7 +141,10 @@ function hiddenPages(machine: Machine): readonly Hidden[] {
   );
 }
 
-function hostInto(machine: Machine, hidden: readonly Hidden[]): string | undefined {
+const NO_PAGES: Refusal = { ok: false, answer: 'the launch gave the paravisor no page of its own' };
+
+function hostInto(machine: Machine, hidden: readonly Hidden[]): Refusal {
+  if (hidden.length === 0) return NO_PAGES;
   for (const { gpa } of hidden) {
     const real = machine.truth.read(gpa, PAGE);
     const seen = machine.view.read(gpa, PAGE);
@@ -101,11 +153,23 @@ function hostInto(machine: Machine, hidden: readonly Hidden[]): string | undefin
       seen.ok &&
       real.some((byte) => byte !== 0) &&
       Buffer.compare(real, seen.bytes) === 0;
-    if (clear || machine.view.write(gpa, new Uint8Array(16)).ok) return undefined;
+    if (clear)
+      return { ok: false, answer: `the host could read page 0x${gpa.toString(16)} of the paravisor` };
+    if (machine.view.write(gpa, new Uint8Array(16)).ok)
+      return { ok: false, answer: `the host could write page 0x${gpa.toString(16)} of the paravisor` };
   }
-  return hidden.length === 0
-    ? undefined
-    : `${hidden.length} pages of the paravisor: no read shows them, no write reaches them`;
+  return {
+    ok: true,
+    answer: `${hidden.length} pages of the paravisor: no read shows them, no write reaches them`,
+  };
+}
+
+function open(pages: readonly Hidden[], hidden: readonly Hidden[], closed: string): Refusal {
+  const [first] = pages;
+  if (hidden.length === 0) return NO_PAGES;
+  return first === undefined
+    ? { ok: true, answer: `${hidden.length} pages of the paravisor: ${closed}` }
+    : { ok: false, answer: `page 0x${first.gpa.toString(16)} of the paravisor is open to its guest` };
 }
 
 /** Permissions of the guest's VMPL in the RMP entries of those pages (APM vol. 2, 15.36.5). */
@@ -113,7 +177,7 @@ function guestIntoVmpl0(
   machine: Machine,
   hidden: readonly Hidden[],
   { guestContext }: ConfigurationFacts,
-): string | undefined {
+): Refusal {
   const { system } = machine.silicon.save() as { readonly system: { readonly rmp: Float64Array } };
   const permissions = new Map<number, number>();
   for (let k = 0; k + 3 < system.rmp.length; k += 4)
@@ -121,49 +185,16 @@ function guestIntoVmpl0(
       system.rmp[k + 3] as number,
       ((system.rmp[k + 2] as number) >>> (8 * guestContext)) & 0xff,
     );
-  const open = hidden.filter(({ gpa }) => permissions.get(gpa) !== 0);
-  return hidden.length > 0 && open.length === 0
-    ? `${hidden.length} pages of the paravisor: no permission for VMPL${guestContext} in their RMP entries`
-    : undefined;
+  const reachable = hidden.filter(({ gpa }) => permissions.get(gpa) !== 0);
+  return open(reachable, hidden, `no permission for VMPL${guestContext} in their RMP entries`);
 }
 
 /** Aliases in the secure EPT of an L2 VM for those pages: none (Module ABI, TD partitioning). */
-function guestIntoL1(machine: Machine, hidden: readonly Hidden[]): string | undefined {
+function guestIntoL1(machine: Machine, hidden: readonly Hidden[]): Refusal {
   const { module } = machine.silicon.save() as { readonly module: { readonly sept: Float64Array } };
   const { sept } = module;
   const aliases = new Map<number, number>();
   for (let k = 0; k + 4 < sept.length; k += 5) aliases.set(sept[k] as number, sept[k + 4] as number);
-  const open = hidden.filter(({ gpa }) => (aliases.get(gpa) ?? 0) !== 0);
-  return hidden.length > 0 && open.length === 0
-    ? `${hidden.length} pages of the paravisor: no L2 VM has an alias of them`
-    : undefined;
-}
-
-/** Requests that a hostile guest or paravisor could make: each must get an answer. */
-function malformed(machine: Machine, technology: 'snp' | 'tdx'): string | undefined {
-  let state = 0x9e3779b9;
-  const random = (): number => {
-    state ^= state << 13;
-    state ^= state >>> 17;
-    state ^= state << 5;
-    return state >>> 0;
-  };
-  const world = { view: machine.view, sink: machine.config.sink, now: machine.now };
-  const answers = new Map<string, number>();
-  for (let k = 0; k < MALFORMED; k++) {
-    let exit: Exit;
-    if (technology === 'snp') {
-      snpVp(machine).vmcb.ghcb = { lo: random(), hi: random() & 0xfffff };
-      exit = { kind: 'vmgexit' };
-    } else {
-      const registers = Array.from({ length: 16 }, () => (BigInt(random()) << 32n) | BigInt(random()));
-      // TDG.VP.VMCALL: EXIT_REASON 77; a sub-function of the GHCI every other time.
-      registers[0] = 77n;
-      if (k % 2 === 0) Object.assign(registers, { 10: 0n, 11: BigInt(0x10000 + (random() % 8)) });
-      exit = { kind: 'td-exit', registers };
-    }
-    const { completion } = machine.platform.exit(0, exit, world);
-    answers.set(completion.kind, (answers.get(completion.kind) ?? 0) + 1);
-  }
-  return `${MALFORMED} random requests, each answered: ${[...answers].map(([kind, count]) => `${kind} ${count}`).join(', ')}`;
+  const reachable = hidden.filter(({ gpa }) => (aliases.get(gpa) ?? 0) !== 0);
+  return open(reachable, hidden, 'no L2 VM has an alias of them');
 }

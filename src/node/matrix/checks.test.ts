@@ -3,12 +3,13 @@ import { HOST_ACCESS, INJECTION_OUTCOME, PAGE_USE, PRIVILEGED_OPERATION as OP } 
 import { CALL } from '../../abi/hyperv/hypercall.ts';
 import { EXIT_KINDS, EXIT_ROUTES } from '../../abi/exit-kinds.ts';
 import { judge } from './checks.ts';
-import type { ConfigurationName } from './configurations.ts';
+import type { ConfigurationName } from '../../machine/facts.ts';
 import { goodFindings, type Mutable } from './good-observations.ts';
 import type { Observation } from './observation.ts';
+import type { Refusals } from './refusals.ts';
 import { NOT_SHOWN, STATEMENTS } from './statements.ts';
 
-type Break = (o: Mutable<Observation>, refusals: Record<string, string | undefined>) => void;
+type Break = (o: Mutable<Observation>, refusals: Refusals) => void;
 
 const seen = { count: 1, first: 1500, last: 1500 };
 const drop =
@@ -19,7 +20,7 @@ const drop =
 const unrefused =
   (name: string): Break =>
   (_o, refusals) => {
-    refusals[name] = undefined;
+    refusals[name] = { ok: false, answer: 'done' };
   };
 const event =
   (counts: keyof Observation['counts'], key: string): Break =>

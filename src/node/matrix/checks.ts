@@ -1,8 +1,9 @@
 /** A check for each statement: reads what the boots showed and says what its verdict rests on. */
-import { HOST_ACCESS, INJECTION_OUTCOME, PAGE_STATE, PRIVILEGED_OPERATION } from '../../abi/events.ts';
+import { HOST_ACCESS, INJECTION_OUTCOME, PRIVILEGED_OPERATION } from '../../abi/events.ts';
 import { CALL } from '../../abi/hyperv/hypercall.ts';
-import { CONFIGURATIONS, type ConfigurationFacts, type ConfigurationName } from './configurations.ts';
+import { FACTS, type ConfigurationFacts, type ConfigurationName } from '../../machine/facts.ts';
 import { count, rows, type Observation } from './observation.ts';
+import type { Refusals } from './refusals.ts';
 import type { StatementResult, Verdict } from './report.ts';
 import { accountFor } from './shared-pages.ts';
 import { NOT_SHOWN, STATEMENTS } from './statements.ts';
@@ -10,8 +11,8 @@ import { NOT_SHOWN, STATEMENTS } from './statements.ts';
 /** What the checks read: the boots, and what the command line and the machine answered when they were asked for the impossible. */
 export interface Findings {
   readonly boots: ReadonlyMap<ConfigurationName, Observation>;
-  /** Refusals of what must not be possible, by name; the text is the answer that was given, undefined: it was not refused. */
-  readonly refusals: Readonly<Record<string, string | undefined>>;
+  /** Answers to requests for what must not be possible, by name. */
+  readonly refusals: Readonly<Refusals>;
 }
 
 export interface Outcome {
@@ -31,6 +32,7 @@ const both = (...parts: readonly Outcome[]): Outcome => ({
 });
 
 const dmesg = (o: Observation): readonly string[] => o.said['dmesg'] ?? [];
+const looked = (o: Observation, probe: string): number => o.looked[probe] ?? 0;
 const hex = (value: number): string => `0x${value.toString(16)}`;
 
 function line(o: Observation, pattern: RegExp, present = true): Outcome {
@@ -104,11 +106,11 @@ const CHECKS: Readonly<Record<string, Check>> = {
     return both(
       outcome(poisoned === 0, `${poisoned} host writes reached private memory`),
       outcome(
-        secret !== undefined && secret.length === 0,
+        secret !== undefined && secret.length === 0 && looked(o, 'secret') > 0,
         ...(secret === undefined
           ? ['no secret was looked for']
           : secret.length === 0
-            ? ['a secret of the guest was in nothing that the host could read']
+            ? [`a secret of the guest was in none of ${looked(o, 'secret')} pages that the host read`]
             : secret),
       ),
     );
@@ -361,41 +363,44 @@ const CHECKS: Readonly<Record<string, Check>> = {
   },
   'monitor-pages': (o) => sharedAs(o, 'VMBus monitor page'),
   'synic-pages': (o, facts) =>
-    facts.paravisor ? notSharedAs(o, 'hypercall page') : sharedAs(o, 'SynIC message page'),
+    facts.paravisor ? notSharedAs(o, 'SynIC') : sharedAs(o, 'SynIC message page'),
   'hypercall-pages': (o, facts) =>
     facts.paravisor ? notSharedAs(o, 'hypercall input page') : sharedAs(o, 'hypercall input page'),
-  'instructions-hidden': (o, facts) => {
-    const read = count(o.counts.hostAccess, (write, result) => write === 0 && result === HOST_ACCESS.clear);
+  'instructions-hidden': (o) => {
     const code = o.probes['code-visible'];
+    const times = looked(o, 'code-visible');
     return outcome(
-      code !== undefined && code.length === 0,
-      ...(code === undefined
-        ? [`no exit of ${facts.name} was looked at`]
+      code !== undefined && code.length === 0 && times > 0,
+      ...(code === undefined || times === 0
+        ? ['no exit was looked at']
         : code.length === 0
-          ? [`at no exit could the host read the instruction; ${read} reads of shared pages`]
+          ? [`at none of ${times} exits could the host read the instruction`]
           : code),
     );
   },
   'not-present-window': (o) => {
     const mapped = o.probes['transition-mapped'];
     const calls = count(o.counts.visibility, () => true);
+    const pages = looked(o, 'transition-mapped');
+    const again = looked(o, 'transition-restored');
     return both(
       outcome(calls > 0, `${calls} visibility calls`),
       outcome(
-        mapped !== undefined && mapped.length === 0,
-        ...(mapped === undefined
+        mapped !== undefined && mapped.length === 0 && pages > 0,
+        ...(mapped === undefined || pages === 0
           ? ['no page table was looked at']
           : mapped.length === 0
-            ? ['none of their pages was mapped, in either alias']
+            ? [`none of their ${pages} pages was mapped, in either alias`]
             : mapped),
       ),
+      outcome(again > 0, `${again} of them were mapped again at the end`),
     );
   },
 };
 
 function refused(refusals: Findings['refusals'], name: string): Outcome {
   const answer = refusals[name];
-  return outcome(answer !== undefined, answer ?? `${name}: was not refused, or not tried`);
+  return outcome(answer?.ok === true, answer?.answer ?? `${name}: was not tried`);
 }
 
 function codes(list: ReturnType<typeof rows>): string {
@@ -444,7 +449,7 @@ export function judge(findings: Findings): readonly StatementResult[] {
       else if (check === undefined)
         throw new Error(`statement ${id} has neither a check nor a reason for having none`);
       else {
-        const { ok, evidence } = check(observation, CONFIGURATIONS[configuration], findings);
+        const { ok, evidence } = check(observation, FACTS[configuration], findings);
         result(ok ? 'shown' : 'failed', evidence);
       }
     }

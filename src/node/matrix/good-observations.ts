@@ -4,11 +4,12 @@ import { CALL } from '../../abi/hyperv/hypercall.ts';
 import { EXIT_KINDS, EXIT_ROUTES } from '../../abi/exit-kinds.ts';
 import type { Findings } from './checks.ts';
 import {
-  CONFIGURATIONS,
+  FACTS,
   CONFIGURATION_NAMES,
   type ConfigurationFacts,
   type ConfigurationName,
-} from './configurations.ts';
+} from '../../machine/facts.ts';
+import type { Refusals } from './refusals.ts';
 import { KEYS, type Counts, type Observation, type Tally } from './observation.ts';
 
 export type Mutable<T> = T extends object ? { -readonly [K in keyof T]: Mutable<T[K]> } : T;
@@ -84,7 +85,7 @@ function countsOf({
 }
 
 export function goodObservation(name: ConfigurationName): Mutable<Observation> {
-  const facts = CONFIGURATIONS[name];
+  const facts = FACTS[name];
   const [a, b] = LEAF[name];
   const features = FEATURES[name];
   const confidential = facts.technology !== 'none';
@@ -127,7 +128,7 @@ export function goodObservation(name: ConfigurationName): Mutable<Observation> {
 
 export function goodFindings(): {
   boots: Map<ConfigurationName, Mutable<Observation>>;
-  refusals: Record<string, string | undefined>;
+  refusals: Refusals;
 } {
   const refusals = CONFIGURATION_NAMES.flatMap((name) =>
     ['processor', 'kind', 'mode', 'guest into paravisor', 'host into paravisor', 'malformed requests'].map(
@@ -139,7 +140,7 @@ export function goodFindings(): {
     refusals: Object.fromEntries(
       [...refusals, 'configuration sme', 'configuration sev', 'configuration sev-es'].map((name) => [
         name,
-        'refused',
+        { ok: true, answer: 'refused' },
       ]),
     ),
   } satisfies { boots: Findings['boots']; refusals: Findings['refusals'] };

@@ -4,7 +4,7 @@
  */
 import { EVENT, EVENT_CLASS, PAGE_STATE } from '../../abi/events.ts';
 import type { EventSink } from '../../seats/events.ts';
-import type { ConfigurationName } from './configurations.ts';
+import type { ConfigurationName } from '../../machine/facts.ts';
 import type { ShareSite } from './share-sites.ts';
 import type { PageMapSample } from './report.ts';
 
@@ -206,7 +206,8 @@ const ARGUMENTS = new Map<number, readonly string[]>(
   Object.values(KEYS).map(({ type, arguments: names }) => [type, names]),
 );
 
-function keyOf(type: number, a: number, b: number, c: number, d: number): string {
+/** What tells an event from others of its type. */
+export function keyOf(type: number, a: number, b: number, c: number, d: number): string {
   const values: Readonly<Record<string, number>> = {
     a,
     b,

@@ -8,8 +8,11 @@ import { EXIT_KINDS, EXIT_ROUTES } from '../../abi/exit-kinds.ts';
 import type { Machine, StopReason } from '../../machine/machine.ts';
 import { attemptsOn } from './attempts.ts';
 import type { Refusals } from './refusals.ts';
-import { CONFIGURATIONS, party, type ConfigurationName } from './configurations.ts';
+import { FACTS, party, type ConfigurationName } from '../../machine/facts.ts';
 import { Observer, rows, type Observation } from './observation.ts';
+import { bothSinks } from '../flight-recorder.ts';
+import type { EventSink } from '../../seats/events.ts';
+import { StreamRecorder, type Recording } from './recording.ts';
 import { Probes, SECRET_SCRIPT } from './probes.ts';
 import { guestSymbols } from './guest-symbols.ts';
 import type { BootResult } from './report.ts';
@@ -40,6 +43,8 @@ export interface Observed {
   readonly kernel: { readonly name: string; readonly sha256: string };
   /** Answers to what its host asked for when the guest had ended. */
   readonly refusals: Refusals;
+  /** Where one was asked for. */
+  readonly recording?: Recording;
 }
 
 /** Instructions between reports of progress. */
@@ -50,16 +55,19 @@ export async function observeBoot(
   options: BootOptions,
   source: PackageSource,
   onProgress: (progress: Progress) => void,
+  record = false,
 ): Promise<Observed> {
   const configuration = options.configuration as ConfigurationName;
-  const facts = CONFIGURATIONS[configuration];
+  const facts = FACTS[configuration];
   const confidential = facts.technology !== 'none';
   const started = performance.now();
   const seconds = (): number => (performance.now() - started) / 1000;
   onProgress({ stage: 'launch', instructions: 0, seconds: 0 });
   const probes = new Probes(facts);
   const observer = new Observer(options.memory, confidential, probes);
-  const { machine, kernel } = await build({ ...options, run: GUEST_SCRIPT }, source, observer);
+  const recorder = record ? new StreamRecorder() : undefined;
+  const sink = recorder === undefined ? observer : bothSinks(observer, unlessLooking(probes, recorder));
+  const { machine, kernel } = await build({ ...options, run: GUEST_SCRIPT }, source, sink);
   probes.attach(machine);
 
   const said: string[] = [];
@@ -94,7 +102,8 @@ export async function observeBoot(
   const limited = timedOut || reason.kind === 'budget';
   probes.finish(booted, observer.sharedRuns());
   const known = guestSymbols(machine, kernel.systemMap, sections['iomem'] ?? []);
-  const observation = observer.result(machine.now, {
+  const end = machine.now;
+  const about = {
     configuration,
     kernelSha256: kernel.sha256,
     vcpus: options.cpus,
@@ -105,12 +114,15 @@ export async function observeBoot(
     looked: probes.looked(),
     shareSites: probes.sites.sites(known?.symbols, sections['modules'] ?? []),
     ...(known?.bssDecrypted === undefined ? {} : { bssDecrypted: known.bssDecrypted }),
-  });
+  };
+  const observation = observer.result(end, about);
+  const refusals = booted ? attemptsOn(machine, facts) : {};
   onProgress({ stage: 'done', instructions: machine.instructions, seconds: seconds() });
   return {
     observation,
     kernel: { name: kernel.name, sha256: kernel.sha256 },
-    refusals: booted ? attemptsOn(machine, facts) : {},
+    refusals,
+    ...(recorder === undefined ? {} : { recording: { about, end, refusals, events: recorder.events() } }),
     boot: {
       configuration,
       outcome: booted ? 'booted' : limited ? 'limit' : 'died',
@@ -138,6 +150,15 @@ export async function observeBoot(
             .split('\n')
             .filter((line) => line !== '')
             .slice(-LAST_WORDS),
+    },
+  };
+}
+
+function unlessLooking(probes: Probes, sink: EventSink): EventSink {
+  return {
+    mask: sink.mask,
+    emit: (type, time, vp, a, b, c, d) => {
+      if (!probes.looking) sink.emit(type, time, vp, a, b, c, d);
     },
   };
 }
@@ -186,7 +207,7 @@ function featuresOf(dmesg: readonly string[]): string {
 }
 
 function exitsOf(o: Observation): BootResult['exits'] {
-  const facts = CONFIGURATIONS[o.configuration];
+  const facts = FACTS[o.configuration];
   return rows(o.counts.exit, () => true)
     .map(({ key: [kind = 0, route = 0, from = 0, to = 0], tally }) => {
       const source = party(facts, from);

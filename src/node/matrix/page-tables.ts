@@ -14,7 +14,9 @@ const HIGH_FRAME = 0xfffff;
 
 export interface Mapping {
   readonly va: bigint;
+  /** The first page that it maps of those that were asked for, and how many. */
   readonly gpa: number;
+  readonly pages: number;
 }
 
 export class PageTables {
@@ -73,8 +75,11 @@ export class PageTables {
         if (leaf && (first >= gpa + pages * PAGE_BYTES || gpa >= first + size)) continue;
         let va = base + BigInt(index) * BigInt(size);
         if (level === 3 && index >= ENTRIES / 2) va |= 0xffff000000000000n;
-        if (leaf) found.push({ va, gpa: Math.max(first, gpa) });
-        else walk(address, level - 1, va);
+        if (leaf) {
+          const from = Math.max(first, gpa);
+          const to = Math.min(first + size, gpa + pages * PAGE_BYTES);
+          found.push({ va, gpa: from, pages: (to - from) / PAGE_BYTES });
+        } else walk(address, level - 1, va);
       }
     };
     const roots = new Set(Array.from({ length: config.vcpus }, (_, vp) => this.#root(vp)));

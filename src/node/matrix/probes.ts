@@ -8,7 +8,7 @@ import type { TdxHostView } from '../../seats/tdx.ts';
 import { EVENT, PAGE_STATE } from '../../abi/events.ts';
 import type { Machine } from '../../machine/machine.ts';
 import { CPU } from '../../x86/layout.ts';
-import type { ConfigurationFacts } from './configurations.ts';
+import type { ConfigurationFacts } from '../../machine/facts.ts';
 import { PageTables } from './page-tables.ts';
 import { ShareSites } from './share-sites.ts';
 
@@ -147,7 +147,9 @@ export class Probes {
   #restored(tables: PageTables, shared: readonly { readonly gpa: number; readonly pages: number }[]): void {
     this.#started('transition-restored', 0);
     for (const { gpa, pages } of shared) {
-      const mapped = new Set(tables.mapped(gpa, pages).map((mapping) => mapping.gpa));
+      const mapped = new Set<number>();
+      for (const mapping of tables.mapped(gpa, pages))
+        for (let page = 0; page < mapping.pages; page++) mapped.add(mapping.gpa + page * PAGE_BYTES);
       this.#started('transition-restored', mapped.size);
     }
   }

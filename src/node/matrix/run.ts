@@ -4,27 +4,36 @@ import { Worker } from 'node:worker_threads';
 import type { BootOptions } from '../boot.ts';
 import { UserError } from '../errors.ts';
 import type { Observed, Progress } from './observe-boot.ts';
-import type { WorkerMessage } from './worker.ts';
+import type { WorkerMessage, WorkerRequest } from './worker.ts';
+
+export interface Boot {
+  readonly label: string;
+  readonly options: BootOptions;
+}
 
 export async function observeAll(
-  boots: readonly { readonly label: string; readonly options: BootOptions }[],
+  boots: readonly Boot[],
   onProgress: (label: string, progress: Progress) => void,
+  record = false,
 ): Promise<readonly Observed[]> {
   const results: Observed[] = [];
   const queue = [...boots.entries()];
   const drain = async (): Promise<void> => {
     for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
       const [index, { label, options }] = next;
-      results[index] = await observeInWorker(options, (progress) => onProgress(label, progress));
+      results[index] = await observeInWorker({ options, record }, (progress) => onProgress(label, progress));
     }
   };
   await Promise.all(Array.from({ length: Math.min(availableParallelism(), boots.length) }, drain));
   return results;
 }
 
-function observeInWorker(options: BootOptions, onProgress: (progress: Progress) => void): Promise<Observed> {
+function observeInWorker(
+  request: WorkerRequest,
+  onProgress: (progress: Progress) => void,
+): Promise<Observed> {
   return new Promise((resolve, reject) => {
-    const worker = new Worker(new URL('./worker.ts', import.meta.url), { workerData: options });
+    const worker = new Worker(new URL('./worker.ts', import.meta.url), { workerData: request });
     worker.on('message', (message: WorkerMessage) => {
       if (message.kind === 'progress') onProgress(message.progress);
       else if (message.kind === 'observed') resolve(message.observed);
@@ -32,7 +41,7 @@ function observeInWorker(options: BootOptions, onProgress: (progress: Progress) 
     });
     worker.on('error', reject);
     worker.on('exit', (code) =>
-      reject(new Error(`the worker of ${options.configuration} left with status ${code}`)),
+      reject(new Error(`the worker of ${request.options.configuration} left with status ${code}`)),
     );
   });
 }

@@ -1,7 +1,7 @@
 /** Why each shared page is shared: what the host was seen to use it for, and ranges that the kernel itself names. */
 import { PAGE_USE } from '../../abi/events.ts';
 import { CALL } from '../../abi/hyperv/hypercall.ts';
-import { CONFIGURATIONS } from './configurations.ts';
+import { FACTS } from '../../machine/facts.ts';
 import { rows, type Observation, type PageRun } from './observation.ts';
 
 const PAGE_BYTES = 4096;
@@ -83,9 +83,7 @@ function usesOf(o: Observation): ReadonlyMap<number, string> {
   for (const { key } of rows(o.counts.pageUse, () => true)) {
     const [gpa = 0, use = 0, code = 0] = key;
     const messages =
-      CONFIGURATIONS[o.configuration].paravisor &&
-      use === PAGE_USE.hypercallInput &&
-      code === CALL.postMessage;
+      FACTS[o.configuration].paravisor && use === PAGE_USE.hypercallInput && code === CALL.postMessage;
     if (messages && used.has(gpa)) continue;
     used.set(gpa, messages ? POST_MESSAGE : (USES[use] ?? `use ${use}`));
   }

@@ -3,7 +3,7 @@
  * where it applies; checks.ts has its check. One without a check is `not-shown`, with the reason here: the list of those is
  * NOT_SHOWN, and nothing else may end so.
  */
-import type { ConfigurationName } from './configurations.ts';
+import type { ConfigurationName } from '../../machine/facts.ts';
 
 export interface Statement {
   readonly id: string;

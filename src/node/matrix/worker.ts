@@ -13,12 +13,22 @@ export type WorkerMessage =
   | { readonly kind: 'refused'; readonly message: string };
 
 const post = (message: WorkerMessage): void => parentPort?.postMessage(message);
-const options = workerData as BootOptions;
+export interface WorkerRequest {
+  readonly options: BootOptions;
+  readonly record: boolean;
+}
+
+const { options, record } = workerData as WorkerRequest;
 const cache = new Cache(options.cacheDir);
 try {
   // Whoever started this has fetched everything.
   const source = { cache, apt: new Apt(cache), offline: true, say: () => undefined };
-  const observed = await observeBoot(options, source, (progress) => post({ kind: 'progress', progress }));
+  const observed = await observeBoot(
+    options,
+    source,
+    (progress) => post({ kind: 'progress', progress }),
+    record,
+  );
   post({ kind: 'observed', observed });
 } catch (error) {
   if (!(error instanceof UserError)) throw error;
