@@ -1,43 +1,29 @@
 /**
- * `npm run record:matrix`: boots the default kernel in every configuration and writes the shortened event streams to test/recorded,
+ * `npm run record:matrix [-- NAME...]`: boots the default kernel in every configuration, or in those named, and writes the shortened event streams to test/recorded,
  * for the tests that break each property of them on purpose.
  */
 import { writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { defaultCacheDir } from '../src/node/cache.ts';
+import { defaultCacheDir } from '../src/node/cache-folder.ts';
 import { CONFIGURATION_NAMES } from '../src/machine/facts.ts';
+import { DEFAULTS } from '../src/node/matrix/defaults.ts';
 import { progressView } from '../src/node/matrix/progress.ts';
 import { observeAll } from '../src/node/matrix/run.ts';
 import { shortened } from '../src/node/matrix/recording.ts';
 import { table } from '../src/node/matrix/table.ts';
 import { bootsOf, wholeMatrix } from '../src/node/matrix/whole.ts';
 
-const options = {
-  add: [],
-  memory: 512 * 2 ** 20,
-  cpus: 1,
-  timeout: 0,
-  seed: 1n,
-  date: Date.UTC(2026, 0, 1) / 1000,
-  realtime: false,
-  hyperv: true,
-  hypervWithout: [],
-  paravisorWithout: [],
-  hideIsolation: false,
-  hashEvery: 0,
-  gdbWait: false,
-  offline: true,
-  cacheDir: defaultCacheDir(),
-};
-const boots = bootsOf(options, CONFIGURATION_NAMES);
+const given = process.argv.slice(2);
+const names = CONFIGURATION_NAMES.filter((name) => given.length === 0 || given.includes(name));
+const boots = bootsOf({ ...DEFAULTS, cacheDir: defaultCacheDir() }, names);
 const progress = progressView(
   process.stderr,
   boots.map(({ label }) => label),
 );
 const results = await observeAll(boots, progress.update, true);
-const { report, findings } = wholeMatrix(CONFIGURATION_NAMES, results);
+const { report, findings } = wholeMatrix(names, results);
 process.stdout.write(table(report));
-for (const { recording } of results.slice(0, CONFIGURATION_NAMES.length)) {
+for (const { recording } of results.slice(0, names.length)) {
   if (recording === undefined) continue;
   const { configuration } = recording.about;
   const probes = findings.boots.get(configuration)?.probes ?? {};

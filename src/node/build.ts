@@ -84,7 +84,7 @@ export async function prepare(
 }
 
 /** Bad input costs no download. */
-function expectGood(outcome: { readonly ok: true } | Failure): void {
+export function expectGood(outcome: { readonly ok: true } | Failure): void {
   if (!outcome.ok) throw new UserError(sentence(outcome.error));
 }
 

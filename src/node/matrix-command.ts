@@ -1,8 +1,10 @@
 /** `vitrine matrix`: one kernel in every configuration, and what that shows. */
 import { Command } from 'commander';
+import { checkKernel, checkMemory } from '../launch/kernel-check.ts';
 import { Apt } from './apt.ts';
 import { integer } from './arguments.ts';
 import { addMachineOptions, checkTogether } from './boot-command.ts';
+import { expectGood } from './build.ts';
 import { Cache } from './cache.ts';
 import { ExitStatus, STATUS, UserError } from './errors.ts';
 import { packageBytes, resolveKernel, type PackageSource } from './kernel.ts';
@@ -10,7 +12,7 @@ import { CONFIGURATION_NAMES, type ConfigurationName } from '../machine/facts.ts
 import { html } from './matrix/html.ts';
 import { junit } from './matrix/junit.ts';
 import { progressView } from './matrix/progress.ts';
-import { tally } from './matrix/report.ts';
+import { jsonReport, tally } from './matrix/report.ts';
 import { observeAll } from './matrix/run.ts';
 import { table } from './matrix/table.ts';
 import { bootsOf, wholeMatrix, type MatrixOptions } from './matrix/whole.ts';
@@ -46,6 +48,10 @@ export function matrixCommand(): Command {
     .option('--html <file>', 'one self-contained page')
     .action(async (given: Given, self: Command) => {
       checkTogether((key) => self.getOptionValueSource(key) === 'cli');
+      if (given.initrd !== undefined)
+        throw new UserError(
+          'the matrix asks its guests by a script in the default initramfs: leave out --initrd, or boot it with `vitrine boot`',
+        );
       throw new ExitStatus(
         await run({ ...given, engine: 'auto', hyperv: (given.hyperv as unknown) !== 'off' }),
       );
@@ -78,10 +84,10 @@ async function run(given: Given): Promise<number> {
     boots.map(({ label }) => label),
   );
   const { report } = wholeMatrix(configurations, await observeAll(boots, progress.update));
-  if (given.json === '-') process.stdout.write(`${JSON.stringify(report, null, 2)}\n`);
+  if (given.json === '-') process.stdout.write(jsonReport(report));
   else {
     process.stdout.write(table(report));
-    if (given.json !== undefined) writeWhole(given.json, `${JSON.stringify(report, null, 2)}\n`, '--json');
+    if (given.json !== undefined) writeWhole(given.json, jsonReport(report), '--json');
   }
   if (given.junit !== undefined) writeWhole(given.junit, junit(report), '--junit');
   if (given.html !== undefined) writeWhole(given.html, html(report), '--html');
@@ -95,7 +101,8 @@ async function fetchAll(given: Given): Promise<void> {
   const cache = new Cache(given.cacheDir);
   const say = (line: string): void => void process.stderr.write(`vitrine: ${line}\n`);
   const source: PackageSource = { cache, apt: new Apt(cache), offline: given.offline, say };
-  await resolveKernel(
+  expectGood(checkMemory(given.memory));
+  const kernel = await resolveKernel(
     {
       ...(given.kernel === undefined ? {} : { file: given.kernel }),
       ...(given.kernelPackage === undefined ? {} : { package: given.kernelPackage }),
@@ -103,5 +110,6 @@ async function fetchAll(given: Given): Promise<void> {
     },
     source,
   );
+  expectGood(checkKernel(kernel.image));
   await packageBytes('busybox-static', source);
 }

@@ -1,5 +1,16 @@
 /** Files that a run leaves behind: checked before it starts, written whole or not at all. */
-import { accessSync, constants, renameSync, rmSync, statSync, writeFileSync, type Stats } from 'node:fs';
+import {
+  accessSync,
+  closeSync,
+  constants,
+  openSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+  type Stats,
+} from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { UserError } from './errors.ts';
 
@@ -38,4 +49,45 @@ export function writeWhole(path: string, data: Uint8Array | string, option: stri
 
 function existing(path: string): Stats | undefined {
   return statSync(path, { throwIfNoEntry: false });
+}
+
+const FLUSH_CHARACTERS = 1 << 16;
+
+/** Text that comes in pieces. The file is made at the first flush: a run that cannot start leaves none. */
+export class LateFile {
+  readonly #path: string;
+  readonly #what: string;
+  readonly #option: string;
+  #file: number | undefined;
+  #buffer: string;
+
+  constructor(path: string, what: string, option: string, start: string) {
+    this.#path = path;
+    this.#what = what;
+    this.#option = option;
+    this.#buffer = start;
+  }
+
+  write(text: string): void {
+    this.#buffer += text;
+    if (this.#buffer.length > FLUSH_CHARACTERS) this.#flush();
+  }
+
+  #flush(): void {
+    try {
+      this.#file ??= openSync(this.#path, 'w');
+      for (let bytes = Buffer.from(this.#buffer); bytes.length > 0;)
+        bytes = bytes.subarray(writeSync(this.#file, bytes));
+    } catch (error) {
+      throw new UserError(
+        `cannot write ${this.#what} to ${this.#path} (${errorCode(error)}): give another file with ${this.#option}`,
+      );
+    }
+    this.#buffer = '';
+  }
+
+  close(): void {
+    this.#flush();
+    if (this.#file !== undefined) closeSync(this.#file);
+  }
 }

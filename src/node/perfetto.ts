@@ -3,11 +3,10 @@
  * virtual processor. A party's slice reaches from where it got the processor to its next exit; everything else is an instant.
  * Times are virtual: a microsecond in the viewer is a microsecond of the guest.
  */
-import { closeSync, openSync, writeSync } from 'node:fs';
 import { EVENT, EVENT_ROWS } from '../abi/events.ts';
 import { EXIT_KINDS, EXIT_ROUTES } from '../abi/exit-kinds.ts';
 import type { EventSink } from '../seats/events.ts';
-import { UserError } from './errors.ts';
+import { LateFile } from './output.ts';
 import type { ConfigurationFacts } from '../machine/facts.ts';
 import { party } from '../machine/facts.ts';
 
@@ -87,23 +86,15 @@ export class ChromeTrace {
 /** `--trace FILE.json`. */
 export class ChromeTraceFile implements EventSink {
   readonly mask = 0xffffffff;
-  readonly #file: number;
+  readonly #file: LateFile;
   readonly #trace: ChromeTrace;
-  #buffer = '{"displayTimeUnit":"ns","traceEvents":[\n';
-  #first = true;
 
   constructor(path: string, configuration: ConfigurationFacts) {
-    try {
-      this.#file = openSync(path, 'w');
-    } catch (error) {
-      throw new UserError(
-        `cannot write the trace to ${path} (${(error as NodeJS.ErrnoException).code ?? 'error'}): give another file with --trace`,
-      );
-    }
+    this.#file = new LateFile(path, 'the trace', '--trace', '{"displayTimeUnit":"ns","traceEvents":[\n');
+    let separator = '';
     this.#trace = new ChromeTrace(configuration, (record) => {
-      this.#buffer += `${this.#first ? '' : ',\n'}${record}`;
-      this.#first = false;
-      if (this.#buffer.length > 1 << 16) this.#flush();
+      this.#file.write(separator + record);
+      separator = ',\n';
     });
   }
 
@@ -111,14 +102,8 @@ export class ChromeTraceFile implements EventSink {
     this.#trace.emit(type, time, vp, a, b, c, d);
   }
 
-  #flush(): void {
-    writeSync(this.#file, this.#buffer);
-    this.#buffer = '';
-  }
-
   close(): void {
-    this.#buffer += '\n]}\n';
-    this.#flush();
-    closeSync(this.#file);
+    this.#file.write('\n]}\n');
+    this.#file.close();
   }
 }

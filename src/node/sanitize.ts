@@ -23,6 +23,14 @@ export function logText(bytes: Uint8Array | string): string {
   return plainText(bytes).replace(/^(\s*)(::|##\[|##vso\[)/gm, '$1\\$2');
 }
 
+/** JSON in which every harmful character is an escape: what reads it gets the same value. */
+export function jsonText(value: unknown): string {
+  return JSON.stringify(value, null, 2).replace(
+    /[\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g,
+    (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  );
+}
+
 /** For HTML and XML. */
 export function markupText(bytes: Uint8Array | string): string {
   const ENTITIES: Record<string, string> = {
@@ -32,7 +40,10 @@ export function markupText(bytes: Uint8Array | string): string {
     '"': '&quot;',
     "'": '&#39;',
   };
-  return plainText(bytes).replace(/[&<>"']/g, (char) => ENTITIES[char] as string);
+  return plainText(bytes)
+    .toWellFormed()
+    .replace(/[\ufffe\uffff]/g, '\ufffd')
+    .replace(/[&<>"']/g, (char) => ENTITIES[char] as string);
 }
 
 /** As logText, for a console that arrives in pieces: what comes out does not depend on where it was cut. */

@@ -1,6 +1,6 @@
 /**
  * `npm run test:browser [-- REPORT.json]`: the page of `vitrine matrix --html` in headless Chromium, at the width of a desk and
- * of a phone. REPORT.json is what `vitrine matrix --json` wrote; without it all five configurations are made up. Needs Debian's
+ * of a phone. REPORT.json is what `vitrine matrix --json` wrote; without it the page is of the recorded boots. Needs Debian's
  * `chromium` (or name another with --chromium).
  */
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -11,8 +11,10 @@ import { parseArgs } from 'node:util';
 import { chromium } from 'playwright-core';
 import { judge } from '../../src/node/matrix/checks.ts';
 import { FACTS, CONFIGURATION_NAMES } from '../../src/machine/facts.ts';
-import { goodFindings } from '../../src/node/matrix/good-observations.ts';
 import { html } from '../../src/node/matrix/html.ts';
+import { exitsOf, featuresOf, leafOf } from '../../src/node/matrix/observe-boot.ts';
+import { replay, type Recording } from '../../src/node/matrix/recording.ts';
+import { refusalsOf } from '../../src/node/matrix/refusals.ts';
 import type { MatrixReport } from '../../src/node/matrix/report.ts';
 
 const { values: options, positionals } = parseArgs({
@@ -26,34 +28,30 @@ if (!existsSync(options.chromium)) {
   process.exit(2);
 }
 
-function madeUp(): MatrixReport {
+/** From the recorded boots, one of which ends badly. */
+function recorded(): MatrixReport {
+  const recordings = CONFIGURATION_NAMES.map(
+    (name) =>
+      JSON.parse(readFileSync(new URL(`../recorded/${name}.json`, import.meta.url), 'utf8')) as Recording,
+  );
+  const observations = recordings.map(replay);
   return {
     kernel: { name: 'vmlinuz-test', sha256: 'ab'.repeat(32) },
-    statements: judge(goodFindings()),
-    boots: CONFIGURATION_NAMES.map((configuration) => ({
-      configuration,
-      outcome: configuration === 'tdx' ? 'died' : 'booted',
+    statements: judge({
+      boots: new Map(observations.map((o) => [o.configuration, o])),
+      refusals: Object.assign(refusalsOf(CONFIGURATION_NAMES), ...recordings.map(({ refusals }) => refusals)),
+    }),
+    boots: observations.map((o) => ({
+      configuration: o.configuration,
+      outcome: o.configuration === 'tdx' ? 'died' : 'booted',
       end: 'triple fault',
-      placement: FACTS[configuration].placement,
-      isolationLeaf: configuration === 'plain' ? undefined : { a: 0, b: 2 },
-      features: 'AMD SEV SEV-ES SEV-SNP',
+      placement: FACTS[o.configuration].placement,
+      isolationLeaf: leafOf(o),
+      features: featuresOf(o.said['dmesg'] ?? []),
       vcpus: 1,
-      exits: FACTS[configuration].paravisor
-        ? [
-            { route: 'guest > paravisor', kind: 'msr', count: 40000 },
-            { route: 'paravisor > host', kind: 'vmgexit', count: 900 },
-            { route: 'guest > host', kind: 'vmgexit', count: 12 },
-          ]
-        : [
-            { route: 'guest > guest', kind: 'cpuid', count: 300 },
-            { route: 'guest > host', kind: 'io', count: 2900 },
-            { route: 'guest > silicon', kind: 'cache', count: 4 },
-          ],
-      pages: { private: 130000, shared: 1072 },
-      pageMap: Array.from({ length: 20 }, (_, k) => ({
-        time: k * 1e8,
-        shared: Array.from({ length: 128 }, (_value, part) => (part < k ? 0.1 : part === 100 ? 1 : 0)),
-      })),
+      exits: exitsOf(o),
+      pages: o.pages,
+      pageMap: o.pageMap,
       instructions: 2_000_000_000,
       seconds: 9.5,
       lastWords: ['Kernel panic - not syncing: <b>test</b>'],
@@ -62,7 +60,7 @@ function madeUp(): MatrixReport {
 }
 
 const [path] = positionals;
-const report = path === undefined ? madeUp() : (JSON.parse(readFileSync(path, 'utf8')) as MatrixReport);
+const report = path === undefined ? recorded() : (JSON.parse(readFileSync(path, 'utf8')) as MatrixReport);
 const folder = mkdtempSync(join(tmpdir(), 'vitrine-page-'));
 const problems: string[] = [];
 const expect = (ok: boolean, what: string): void => {

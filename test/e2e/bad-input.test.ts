@@ -93,7 +93,7 @@ const run = (line: string): Promise<Ran> =>
     ...inFolder(line)
       .split(' ')
       .filter((word) => word !== ''),
-    ...(line.startsWith('boot') ? ['--cache-dir', cache, '--offline'] : []),
+    ...(/^(boot|matrix)/.test(line) ? ['--cache-dir', cache, '--offline'] : []),
   ]);
 
 test.concurrent.for([
@@ -111,6 +111,17 @@ test.concurrent.for([
   ['boot --memory 99999999999G', /such as 512M/],
   ['boot --memory 536870913', /not whole pages/],
   ['boot --memory 48M --kernel @good --initrd @initrd-large', /does not fit .*give the VM at least/],
+  ['matrix --only nowhere', /there is no configuration 'nowhere'.*--only/],
+  ['matrix --memory 1M', /1 MiB of memory are too little/],
+  ['matrix --limit 0', /give a number from 1/],
+  ['matrix --kernel @missing', /cannot read kernel .*missing \(ENOENT\)/],
+  ['matrix --kernel @noise', /no Linux kernel/],
+  ['matrix --kernel @cut', /cut off/],
+  ['matrix --kernel @good --kernel-package linux-image', /do not go together/],
+  ['matrix --initrd @initrd-good', /leave out --initrd/],
+  ['matrix --junit @missing/matrix.xml', /--junit/],
+  ['matrix --html @missing/matrix.html', /--html/],
+  ['matrix --json @missing/matrix.json', /--json/],
   ['boot --cpu-model Z80', /give one of EPYC-Milan/],
   ['boot --date yesterday', /give a date/],
   ['boot --seed -1', /argument/],

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterAll, expect, test } from 'vitest';
 import { BZIMAGE_PAYLOAD_AT, bzImage } from '../../src/launch/test-images.ts';
 import { cpio, elfStart } from './files.ts';
-import { vitrine } from './vitrine.ts';
+import { vitrine, whyNoKernel } from './vitrine.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'vitrine-hostile-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -68,3 +68,28 @@ test('--console gives it as it is, to a file and to standard output', () => {
   const { stdout } = vitrine(['boot', '--kernel', kernel, '--initrd', initrd, '--console', '-']);
   expect(stdout.equals(BYTES)).toBe(true);
 });
+
+const missing = whyNoKernel();
+test.skipIf(missing !== undefined)(
+  `in the matrix it forges neither a verdict nor markup, in any output${missing === undefined ? '' : ` (skipped: ${missing})`}`,
+  () => {
+    const [json, junit, html] = ['matrix.json', 'matrix.xml', 'matrix.html'].map((name) =>
+      join(folder, name),
+    );
+    const { status, stdout } = vitrine([
+      'matrix',
+      ...['--kernel', kernel, '--only', 'plain', '--offline'],
+      ...['--json', json as string, '--junit', junit as string, '--html', html as string],
+    ]);
+    expect(status).toBe(1);
+    const text = stdout.toString('utf8');
+    expectHarmless(text);
+    expect(text).toMatch(/\n0 of 1 booted; statements: \d+ shown, \d+ failed, 0 not shown\n$/);
+    for (const file of [json, junit, html]) {
+      const written = readFileSync(file as string, 'utf8');
+      expect(written).not.toMatch(/[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]/);
+      expect(written).not.toMatch(/^\s*(::|##\[|##vso\[)/m);
+    }
+    for (const file of [junit, html]) expect(readFileSync(file as string, 'utf8')).not.toContain('<script');
+  },
+);

@@ -2,11 +2,15 @@
  * Once a guest has ended, its host asks for what it must not get: another kind, another mode, the paravisor's pages, malformed
  * requests. The answers are kept.
  */
+import { paravisorPage } from '../../abi/paravisor-page.ts';
 import { TDH } from '../../abi/tdx/leaves.ts';
 import { isError } from '../../abi/tdx/status.ts';
 import type { TdxHostState } from '../../host/tdx/state.ts';
 import type { HostState } from '../../host/state.ts';
 import type { Machine } from '../../machine/machine.ts';
+import { measureDirectives } from '../../machine/measure/measurement.ts';
+import { hasPart, PARTS } from '../../paravisor/parts.ts';
+import type { Directive } from '../../launch/directives.ts';
 import { restoreSnapshot, takeSnapshot } from '../../machine/snapshot.ts';
 import { stateHash } from '../../machine/state-hash.ts';
 import { STATUS as FIRMWARE_STATUS } from '../../abi/snp/firmware.ts';
@@ -43,6 +47,7 @@ export function attemptsOn(machine: Machine, facts: ConfigurationFacts): Refusal
     refusals[`host into paravisor ${name}`] = hostInto(machine, hidden);
     refusals[`guest into paravisor ${name}`] =
       technology === 'snp' ? guestIntoVmpl0(machine, hidden, facts) : guestIntoL1(machine, hidden);
+    refusals[`parts ${name}`] = enumeratedParts(machine, technology);
   }
   // Last: it leaves the host's books in disorder.
   refusals[`malformed requests ${name}`] = malformedRequests(machine, technology);
@@ -125,6 +130,36 @@ function changeAttributes(machine: Machine): Refusal {
   const attributes = 0x1110000300000000n;
   const { rax } = view.seamcall(TDH.mngWr, { rcx: tdr(machine), rdx: attributes, r8: 1n, r9: all });
   return { ok: isError(rax), answer: `TDH.MNG.WR of ATTRIBUTES: status 0x${rax.toString(16)}` };
+}
+
+/** The measured page names the parts, and a launch with one of them left out is measured as something else. */
+function enumeratedParts(machine: Machine, technology: 'snp' | 'tdx'): Refusal {
+  const { directives, program } = machine.config;
+  const at = directives.findIndex((row) => row.kind === 'pages' && row.gpa === program?.page);
+  const row = directives[at];
+  if (row?.kind !== 'pages') return { ok: false, answer: 'the launch has no page of the paravisor' };
+  const { parts } = paravisorPage.read(row.data);
+  const names = PARTS.filter(({ name }) => hasPart(parts, name)).map(({ name }) => name);
+  const attested = attestedDigest(machine, technology);
+  const digest = (list: readonly Directive[]): string =>
+    Buffer.from(measureDirectives(technology, list).value).toString('hex');
+  const without = Uint8Array.from(row.data);
+  paravisorPage.set(without, 'parts', parts ^ 1);
+  const [same, other] = [digest(directives), digest(directives.with(at, { ...row, data: without }))];
+  const digestName = technology === 'snp' ? 'launch digest' : 'MRTD';
+  return same === attested && other !== attested
+    ? { ok: true, answer: `${names.join(', ')}: the ${digestName} ${attested.slice(0, 16)}... attests them` }
+    : { ok: false, answer: `the ${digestName} ${attested.slice(0, 16)}... is not of these parts` };
+}
+
+/** What a report or quote of this guest says. */
+function attestedDigest(machine: Machine, technology: 'snp' | 'tdx'): string {
+  const state = machine.silicon.save() as {
+    readonly processor?: { readonly measurement: Uint8Array };
+    readonly module?: { readonly td: { readonly mrtd: Uint8Array } };
+  };
+  const value = technology === 'snp' ? state.processor?.measurement : state.module?.td.mrtd;
+  return Buffer.from(value ?? []).toString('hex');
 }
 
 interface Hidden {

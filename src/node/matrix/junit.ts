@@ -1,5 +1,5 @@
 /** The statements as a JUnit report: a suite for each configuration, a case for each statement and for the boot itself. */
-import { markupText } from '../sanitize.ts';
+import { logText, markupText } from '../sanitize.ts';
 import { sentenceOf } from './statements.ts';
 import type { BootResult, MatrixReport, StatementResult } from './report.ts';
 
@@ -43,5 +43,8 @@ export function junit(report: MatrixReport): string {
   });
   const total = (name: string): number =>
     suites.reduce((sum, suite) => sum + Number(new RegExp(` ${name}="(\\d+)"`).exec(suite)?.[1] ?? 0), 0);
-  return `<?xml version="1.0" encoding="UTF-8"?>\n<testsuites name="vitrine matrix" tests="${total('tests')}" failures="${total('failures')}" errors="0">\n${suites.join('\n')}\n</testsuites>\n`;
+  // A log shows the file line by line.
+  return logText(
+    `<?xml version="1.0" encoding="UTF-8"?>\n<testsuites name="vitrine matrix" tests="${total('tests')}" failures="${total('failures')}" errors="0">\n${suites.join('\n')}\n</testsuites>\n`,
+  );
 }

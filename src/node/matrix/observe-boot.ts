@@ -55,7 +55,7 @@ export async function observeBoot(
   options: BootOptions,
   source: PackageSource,
   onProgress: (progress: Progress) => void,
-  record = false,
+  { record = false, sabotage }: { readonly record?: boolean; readonly sabotage?: Sabotage } = {},
 ): Promise<Observed> {
   const configuration = options.configuration as ConfigurationName;
   const facts = FACTS[configuration];
@@ -67,7 +67,9 @@ export async function observeBoot(
   const observer = new Observer(options.memory, confidential, probes);
   const recorder = record ? new StreamRecorder() : undefined;
   const sink = recorder === undefined ? observer : bothSinks(observer, unlessLooking(probes, recorder));
-  const { machine, kernel } = await build({ ...options, run: GUEST_SCRIPT }, source, sink);
+  const broken = sabotage === undefined ? sink : sabotaged(sabotage, sink);
+  const { machine, kernel } = await build({ ...options, run: GUEST_SCRIPT }, source, broken);
+  sabotage?.started?.(machine);
   probes.attach(machine);
 
   const said: string[] = [];
@@ -100,6 +102,7 @@ export async function observeBoot(
   const sections = sectionsOf(said.join(''));
   const booted = status === 0 && sections['end'] !== undefined;
   const limited = timedOut || reason.kind === 'budget';
+  sabotage?.ended?.(machine);
   probes.finish(booted, observer.sharedRuns());
   const known = guestSymbols(machine, kernel.systemMap, sections['iomem'] ?? []);
   const end = machine.now;
@@ -154,6 +157,25 @@ export async function observeBoot(
   };
 }
 
+/** Breaks something on purpose while a guest runs: tests see a check fail then. */
+export interface Sabotage {
+  started?(machine: Machine): void;
+  /** Before anybody else hears of it. */
+  event?(type: number, a: number, b: number, c: number, d: number): void;
+  /** The guest has ended, nothing was looked at for the last time yet. */
+  ended?(machine: Machine): void;
+}
+
+function sabotaged(sabotage: Sabotage, sink: EventSink): EventSink {
+  return {
+    mask: sink.mask,
+    emit: (type, time, vp, a, b, c, d) => {
+      sabotage.event?.(type, a, b, c, d);
+      sink.emit(type, time, vp, a, b, c, d);
+    },
+  };
+}
+
 function unlessLooking(probes: Probes, sink: EventSink): EventSink {
   return {
     mask: sink.mask,
@@ -188,7 +210,7 @@ function sectionsOf(text: string): Record<string, string[]> {
   return sections;
 }
 
-function leafOf(o: Observation): BootResult['isolationLeaf'] {
+export function leafOf(o: Observation): BootResult['isolationLeaf'] {
   const answer = o.cpuid[`${0x4000000c} 0`];
   if (answer !== undefined) return { a: answer[0], b: answer[1] };
   // From a CPUID page: no event tells, but the kernel does.
@@ -199,14 +221,14 @@ function leafOf(o: Observation): BootResult['isolationLeaf'] {
   return undefined;
 }
 
-function featuresOf(dmesg: readonly string[]): string {
+export function featuresOf(dmesg: readonly string[]): string {
   const found = dmesg
     .map((line) => /Memory Encryption Features active: (.*)$/.exec(line)?.[1])
     .find((text) => text !== undefined);
   return found?.trim() ?? '';
 }
 
-function exitsOf(o: Observation): BootResult['exits'] {
+export function exitsOf(o: Observation): BootResult['exits'] {
   const facts = FACTS[o.configuration];
   return rows(o.counts.exit, () => true)
     .map(({ key: [kind = 0, route = 0, from = 0, to = 0], tally }) => {

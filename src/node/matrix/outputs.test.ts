@@ -1,10 +1,13 @@
+import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
+import { validateXML } from 'xmllint-wasm';
 import { html } from './html.ts';
 import { junit } from './junit.ts';
-import type { MatrixReport } from './report.ts';
+import { jsonReport, type MatrixReport } from './report.ts';
 import { table } from './table.ts';
 
-const HOSTILE = '</td></table><script>alert(1)</script>"\'&\u001b[2J\n::error::forged\nok 5 of 5 booted';
+const HOSTILE =
+  '</td></table><script>alert(1)</script>"\'&]]>\u001b[2J\u009b31m\u202e\ufffe\n::error::forged\n##[error]forged\nok 5 of 5 booted';
 
 const report: MatrixReport = {
   kernel: { name: `vmlinuz${HOSTILE}`, sha256: 'ab' },
@@ -54,28 +57,29 @@ const report: MatrixReport = {
   ],
 };
 
-/** Enough of an XML reader to know whether tags nest: attributes quoted, no stray angle brackets or ampersands. */
-function wellFormed(text: string): boolean {
-  const open: string[] = [];
-  const rest = text
-    .replace(/<\?xml[^>]*\?>/, '')
-    .replace(
-      /<(\/?)([\w-]+)((?:\s+[\w-]+="[^"<]*")*)\s*(\/?)>/g,
-      (_, close: string, name: string, _a, empty: string) => {
-        if (close !== '') {
-          if (open.pop() !== name) throw new Error(`</${name}> closes nothing`);
-        } else if (empty === '') open.push(name);
-        return '';
-      },
-    );
-  return open.length === 0 && !/[<>]/.test(rest) && !/&(?!(amp|lt|gt|quot|#39);)/.test(rest);
+const SCHEMA = readFileSync(new URL('../../../test/schemas/junit.xsd', import.meta.url), 'utf8');
+
+/** What libxml2 has against it. */
+async function complaints(text: string): Promise<readonly string[]> {
+  const { errors } = await validateXML({ xml: text, schema: SCHEMA });
+  return errors.map(({ message }) => message);
 }
 
 describe('junit', () => {
-  test('is well-formed XML whatever a guest writes', () => {
+  test('keeps to the schema whatever a guest writes', async () => {
     const text = junit(report);
-    expect(wellFormed(text)).toBe(true);
+    expect(await complaints(text)).toEqual([]);
     expect(text).not.toContain('\u001b');
+    expect(text).not.toMatch(/^\s*(::|##\[|##vso\[)/m);
+    // No guest text is a case, a verdict or an attribute.
+    expect(text.match(/<testcase /g)?.length).toBe(5);
+    expect(text.match(/<failure /g)?.length).toBe(2);
+  });
+  test('a report that does not keep to the schema is told from one that does', async () => {
+    const text = junit(report);
+    expect(await complaints(text.replace(' tests="2"', ''))).not.toEqual([]);
+    expect(await complaints(text.replace('</testcase>', ''))).not.toEqual([]);
+    expect(await complaints(text.replace('<testcase', '<verdict/><testcase'))).not.toEqual([]);
   });
   test('counts tests, failures and skips of each suite', () => {
     const text = junit(report);
@@ -90,7 +94,8 @@ describe('html', () => {
     const page = html(report);
     expect(page).not.toContain('<script');
     expect(page).not.toContain('\u001b');
-    expect(page.match(/<\/table>/g)?.length).toBe(page.match(/<table>/g)?.length);
+    expect(page).not.toMatch(/^\s*(::|##\[|##vso\[)/m);
+    expect(page.match(/<\/table>/g)?.length).toBe(page.match(/<table[ >]/g)?.length);
   });
   test('shows each configuration with its picture and its exits', () => {
     const page = html(report);
@@ -107,5 +112,14 @@ describe('table', () => {
     expect(text).not.toMatch(/^\s*::/m);
     expect(text.split('\n').at(-2)).toBe('1 of 2 booted; statements: 1 shown, 1 failed, 1 not shown');
     expect(text).not.toMatch(/^ok 5 of 5/m);
+  });
+});
+
+describe('jsonReport', () => {
+  test('is the report, with nothing in it that a terminal or a CI log obeys', () => {
+    const text = jsonReport(report);
+    expect(JSON.parse(text)).toEqual(report);
+    expect(text).not.toMatch(/[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e]/);
+    expect(text).not.toMatch(/^\s*(::|##\[|##vso\[)/m);
   });
 });

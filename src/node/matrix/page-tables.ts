@@ -33,6 +33,11 @@ export class PageTables {
     );
   }
 
+  /** An address without the bits that only say of which alias it is. */
+  plain(gpa: number): number {
+    return gpa % ALIAS;
+  }
+
   /** Guest-physical address without alias bits of a linear address that long mode maps. */
   translate(vp: number, va: bigint): number | undefined {
     const { engine, truth } = this.#machine;

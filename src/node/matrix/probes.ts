@@ -5,7 +5,9 @@
  */
 import type { SnpHostView } from '../../seats/snp.ts';
 import type { TdxHostView } from '../../seats/tdx.ts';
-import { EVENT, PAGE_STATE } from '../../abi/events.ts';
+import { EVENT, PAGE_STATE, PAGE_USE } from '../../abi/events.ts';
+import { CALL } from '../../abi/hyperv/hypercall.ts';
+import { postMessageInput } from '../../abi/hyperv/inputs.ts';
 import type { Machine } from '../../machine/machine.ts';
 import { CPU } from '../../x86/layout.ts';
 import type { ConfigurationFacts } from '../../machine/facts.ts';
@@ -32,6 +34,10 @@ export class Probes {
   readonly #looked: Record<string, number> = {};
   #machine: Machine | undefined;
   #tables: PageTables | undefined;
+  /** Pages of messages, as the host has read them last. */
+  readonly #messages = new Map<number, Uint8Array>();
+  /** Pages that the guest gave the host and has nothing to write into: no channel is open. */
+  readonly #unwritten = new Set<number>();
   #exits = 0;
   #secret: Buffer | undefined;
   #looking = false;
@@ -69,6 +75,11 @@ export class Probes {
           if (c === 1) this.sites.record(machine, tables, a, b);
         });
         return;
+      case EVENT.pageUse:
+        if (b === PAGE_USE.monitor) this.#unwritten.add(a);
+        if (b === PAGE_USE.hypercallInput && c === CALL.postMessage)
+          this.#look((machine, tables) => this.#message(machine, tables, time, a));
+        return;
       case EVENT.pageState:
         // With a paravisor that is its own request, for what the guest has asked of it.
         if (c === PAGE_STATE.shared && !this.#facts.paravisor)
@@ -89,6 +100,7 @@ export class Probes {
         this.#note('secret', 'the secret that the guest made was not found in its memory');
       else this.#search(machine, 'at the end');
       if (this.#facts.paravisor) this.#restored(tables, shared);
+      for (const gpa of this.#unwritten) this.#blank(machine, gpa);
     });
   }
 
@@ -134,6 +146,28 @@ export class Probes {
       );
   }
 
+  /** A message for the host as it lies in its shared page: behind what it says it is, nothing. */
+  #message(machine: Machine, tables: PageTables, time: number, address: number): void {
+    const gpa = tables.plain(address);
+    const seen = machine.view.read(gpa - (gpa % PAGE_BYTES), PAGE_BYTES);
+    if (!seen.ok) return;
+    this.#started('padding');
+    const at = gpa % PAGE_BYTES;
+    const end = at + postMessageInput.offsetOf('payload') + postMessageInput.read(seen.bytes, at).payloadSize;
+    const reserved = postMessageInput.read(seen.bytes, at).reserved;
+    // What the host got in an earlier message is no news to it.
+    const before = this.#messages.get(gpa - at);
+    const stray = seen.bytes.findIndex(
+      (byte, k) => byte !== 0 && (k < at || k >= end) && byte !== before?.[k],
+    );
+    this.#messages.set(gpa - at, seen.bytes.slice());
+    if (stray >= 0 || reserved !== 0)
+      this.#note(
+        'padding',
+        `at ${time} ns byte 0x${(stray < 0 ? at + 4 : stray).toString(16)} of the page at 0x${gpa.toString(16)} was not zero beside a message`,
+      );
+  }
+
   #transition(tables: PageTables, time: number, gpa: number, pages: number): void {
     this.#started('transition-mapped', pages);
     for (const { va, gpa: page } of tables.mapped(gpa, pages))
@@ -152,6 +186,14 @@ export class Probes {
         for (let page = 0; page < mapping.pages; page++) mapped.add(mapping.gpa + page * PAGE_BYTES);
       this.#started('transition-restored', mapped.size);
     }
+  }
+
+  #blank(machine: Machine, gpa: number): void {
+    const seen = machine.view.read(gpa, PAGE_BYTES);
+    if (!seen.ok) return;
+    this.#started('padding');
+    if (seen.bytes.some((byte) => byte !== 0))
+      this.#note('padding', `the monitor page at 0x${gpa.toString(16)} was not blank at the end`);
   }
 
   #findSecret(machine: Machine): void {

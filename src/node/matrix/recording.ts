@@ -42,7 +42,8 @@ export class StreamRecorder implements EventSink {
     const key = type === EVENT.cpuid ? `cpuid ${a} ${b}` : `${type} ${keyOf(type, a, b, c, d)}`;
     const row = this.#rows.get(key) ?? { seen: 0, last: undefined };
     this.#rows.set(key, row);
-    if (++row.seen <= FIRST) this.#kept.push(event);
+    // Of answers to CPUID only the last counts.
+    if (++row.seen <= FIRST && type !== EVENT.cpuid) this.#kept.push(event);
     else row.last = event;
   }
 

@@ -1,4 +1,5 @@
 /** What `vitrine matrix` found out: plain data from which every output is made. */
+import { jsonText } from '../sanitize.ts';
 
 /** `shown` and `failed` come from a check that ran; `not-shown` says what is missing; `not-applicable` that the statement is of other modes. */
 export type Verdict = 'shown' | 'failed' | 'not-shown' | 'not-applicable';
@@ -60,4 +61,9 @@ export function tally(statements: readonly StatementResult[]): Readonly<Record<V
   const counts: Record<Verdict, number> = { shown: 0, failed: 0, 'not-shown': 0, 'not-applicable': 0 };
   for (const { verdict } of statements) counts[verdict]++;
   return counts;
+}
+
+/** The report as a file, or for a terminal: control characters of a guest stay escaped. */
+export function jsonReport(report: MatrixReport): string {
+  return `${jsonText(report)}\n`;
 }

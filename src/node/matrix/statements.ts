@@ -51,15 +51,20 @@ export const STATEMENTS: readonly Statement[] = [
     'kind-fixed',
     'intro 9',
     ALL,
-    'a VM stays what it was created as: no request of guest or host turns a CoCo VM into another kind',
+    'a VM stays what it was created as: neither its host nor a snapshot turns it into another kind',
   ),
   // Operational modes
-  statement('mode-fixed', 'modes 1', COCO, 'the mode is chosen at creation and a snapshot keeps it'),
+  statement(
+    'mode-fixed',
+    'modes 1',
+    COCO,
+    'the mode is chosen at creation: a snapshot keeps it, and the host changes neither SEV_FEATURES nor ATTRIBUTES',
+  ),
   statement(
     'enlightened-manages',
     'modes 2',
     ENLIGHTENED,
-    'fully enlightened: the guest itself validates its memory and handles its #VC or #VE',
+    'fully enlightened: the guest itself validates or accepts its memory',
   ),
   statement(
     'paravisor-provides',
@@ -77,7 +82,7 @@ export const STATEMENTS: readonly Statement[] = [
     'parts-enumerated',
     'modes 4',
     PARAVISOR,
-    'the parts that the paravisor provides can be enumerated and checked against attested evidence',
+    'Hyper-V enumerates no parts of a paravisor; those of ours stand in a measured page and can be checked against attested evidence',
   ),
   statement('limited-paravisor', 'modes 5', PARAVISOR, 'a limited paravisor gives services such as a vTPM'),
   statement(
@@ -246,11 +251,9 @@ export const STATEMENTS: readonly Statement[] = [
 
 /** What the checks cannot show yet, and why. */
 export const NOT_SHOWN: Readonly<Record<string, string>> = {
-  'parts-enumerated': 'the enumeration of a paravisor is not built',
   'limited-paravisor': 'there is no vTPM',
   'private-tpm': 'there is no vTPM',
   'ring-buffers': 'the host offers no VMBus devices',
-  'padding-zeroed': 'nothing watches what lies beside the data in shared pages',
   'packets-copied': 'the host offers no VMBus devices',
   'drivers-allowed': 'the host offers no VMBus devices',
   'bounce-buffers': 'the host offers no VMBus devices',

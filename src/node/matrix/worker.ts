@@ -23,12 +23,9 @@ const cache = new Cache(options.cacheDir);
 try {
   // Whoever started this has fetched everything.
   const source = { cache, apt: new Apt(cache), offline: true, say: () => undefined };
-  const observed = await observeBoot(
-    options,
-    source,
-    (progress) => post({ kind: 'progress', progress }),
+  const observed = await observeBoot(options, source, (progress) => post({ kind: 'progress', progress }), {
     record,
-  );
+  });
   post({ kind: 'observed', observed });
 } catch (error) {
   if (!(error instanceof UserError)) throw error;

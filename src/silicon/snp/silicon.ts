@@ -101,7 +101,7 @@ interface Stay {
   running: boolean;
 }
 
-class SnpSilicon implements Silicon {
+export class SnpSilicon implements Silicon {
   readonly kind = 'snp';
   readonly contexts = VMPLS;
   readonly view: SnpHostView;
