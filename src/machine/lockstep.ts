@@ -192,6 +192,14 @@ export class LockStep {
     return reason;
   }
 
+  /** What differs now, memory and platform too. */
+  differences(): readonly Difference[] {
+    return [
+      ...stateDifferences(this.#subject, this.#reference),
+      ...memoryDifferences(this.#subject, this.#reference),
+    ];
+  }
+
   #differences(reason: StopReason, other: StopReason, memory: boolean): Difference[] {
     const found = stateDifferences(this.#subject, this.#reference);
     if (!sameReason(reason, other))

@@ -4,6 +4,11 @@ import { bootTestBoard } from '../machine/test-board/boot.ts';
 import { boardIdleStatus } from '../machine/test-board/board.ts';
 import { sentence } from '../launch/outcome.ts';
 import { cpuModels, findCpuModel } from '../x86/cpuid.ts';
+import { stateHash } from '../machine/state-hash.ts';
+import { testBoardPlatform } from '../machine/test-board/platform.ts';
+import type { TestBoardConfig } from '../machine/test-board/state.ts';
+import { besideInterpreter } from './check.ts';
+import { describeDivergence } from './divergence.ts';
 import { engineFor } from './engine-choice.ts';
 import { STATUS, UserError } from './errors.ts';
 import { readUserFile } from './kernel.ts';
@@ -71,9 +76,32 @@ export async function bootBoard(options: BoardOptions): Promise<number> {
   if (!outcome.ok) throw new UserError(sentence(outcome.error));
   const { machine, platform } = outcome;
   machine.onSerial = (_unit, bytes) => void process.stdout.write(Uint8Array.from(bytes));
+  const check =
+    options.engine === 'check'
+      ? besideInterpreter(machine, (kind, config) =>
+          kind === 'test-board' ? testBoardPlatform(config as TestBoardConfig) : undefined,
+        )
+      : undefined;
   const started = performance.now();
   for (;;) {
-    const reason = machine.run(Math.max(1, Math.min(SLICE, options.limit - machine.instructions)));
+    const budget = Math.max(1, Math.min(SLICE, options.limit - machine.instructions));
+    const reason = check === undefined ? machine.run(budget) : check.run(budget, Infinity);
+    if ('agreed' in reason) {
+      process.stderr.write(await describeDivergence(reason));
+      return STATUS.failed;
+    }
+    if (check !== undefined && reason.kind !== 'budget') {
+      const [first] = check.differences();
+      if (first !== undefined) {
+        process.stderr.write(
+          `vitrine: the engines differ at the end: ${first.what}: ${first.first}, ${first.second}\n`,
+        );
+        return STATUS.failed;
+      }
+      process.stderr.write(
+        `vitrine: the engines agree on ${machine.instructions} instructions, state hash ${stateHash(machine)}\n`,
+      );
+    }
     switch (reason.kind) {
       case 'exit':
         return reason.status;

@@ -1,13 +1,12 @@
 /** `vitrine boot`: a machine that runs between a terminal, files and a debugger, and an exit status at its end. */
 import { closeSync, openSync, writeSync } from 'node:fs';
 import type { Machine, StopReason } from '../machine/machine.ts';
-import { LockStep } from '../machine/lockstep.ts';
-import { restoreSnapshot, takeSnapshot } from '../machine/snapshot.ts';
 import { stateHash } from '../machine/state-hash.ts';
 import type { EventSink } from '../seats/events.ts';
 import { Apt } from './apt.ts';
 import { build, type Built } from './build.ts';
 import { Cache } from './cache.ts';
+import { besideInterpreter } from './check.ts';
 import { printedConfiguration } from './configuration.ts';
 import { deathReport } from './death.ts';
 import { describeDivergence } from './divergence.ts';
@@ -141,7 +140,7 @@ export async function boot(options: BootOptions): Promise<number> {
   };
   machine.onSerial = onSerial;
 
-  const check = options.engine === 'check' ? checked(machine) : undefined;
+  const check = options.engine === 'check' ? besideInterpreter(machine) : undefined;
   const started = performance.now();
   const gdb = options.gdb === undefined ? undefined : new GdbServer(machine, options.gdbWait);
   if (gdb !== undefined) {
@@ -270,16 +269,6 @@ export async function boot(options: BootOptions): Promise<number> {
     else writeWhole(options.json, text, '--json');
   }
   return interrupted === undefined ? status : 128 + interrupted;
-}
-
-/** The machine beside one that only interprets. */
-function checked(machine: Machine): LockStep {
-  const twin = restoreSnapshot(takeSnapshot(machine), {
-    sink: { mask: 0, emit: () => undefined },
-    engine: 'interpreter',
-  });
-  if (!twin.ok) throw new Error(`the twin of the machine: ${twin.reason}`);
-  return new LockStep(machine, twin.machine);
 }
 
 /** JSON lines, or a Chrome trace when the name ends in .json. */

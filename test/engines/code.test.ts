@@ -32,6 +32,7 @@ import {
   pte,
   returns,
   smallPages,
+  startOthers,
   times,
 } from './guest.ts';
 import { ENGINES, runOn } from './run.ts';
@@ -39,6 +40,7 @@ import { ENGINES, runOn } from './run.ts';
 interface Guest {
   readonly body: (asm: Assembler) => void;
   readonly result: number;
+  readonly cpus?: number;
   /** It is decoded anew each round. */
   readonly neverHot?: true;
 }
@@ -347,6 +349,56 @@ const rights: Guest = {
   result: 800 + 400 * 2 ** 16 + 100 * 2 ** 32,
 };
 
+/** One processor changes what another one runs, and waits until that has seen it. */
+const otherProcessor: Guest = {
+  cpus: 2,
+  body: (asm) => {
+    startOthers(asm, 'worker');
+    const wait = (label: string, place: string): void => {
+      asm.label(label);
+      asm.db(0xf3, 0x90);
+      asm.mov(eax, at({ disp: place }));
+      asm.alu('cmp', rax, r14);
+      asm.jcc('ne', label);
+    };
+    asm.mov(r14, 1);
+    wait('first', 'seen');
+    times(asm, 60, 'again', () => {
+      asm.aluMem('add', 4, at({ disp: 'operand' }), 1);
+      asm.alu('add', r14, 1);
+      wait('spin', 'seen');
+    });
+    asm.movMem(4, at({ disp: 'ending' }), 1);
+    asm.mov(r14, 1);
+    wait('last', 'halted');
+    asm.mov(eax, at({ disp: 'seen' }));
+    asm.jmp('done');
+    asm.align(64);
+    asm.label('seen');
+    asm.dd(0);
+    asm.label('ending');
+    asm.dd(0);
+    asm.label('halted');
+    asm.dd(0);
+    asm.align(64);
+    asm.label('shared');
+    asm.db(0xb8);
+    asm.label('operand');
+    asm.dd(1);
+    asm.ret();
+    asm.label('worker');
+    asm.call('shared');
+    asm.mov(at({ disp: 'seen' }), eax);
+    asm.aluMem('cmp', 4, at({ disp: 'ending' }), 0);
+    asm.jcc('e', 'worker');
+    asm.movMem(4, at({ disp: 'halted' }), 1);
+    asm.cli();
+    asm.hlt();
+    asm.label('done');
+  },
+  result: 61,
+};
+
 const GUESTS: Readonly<Record<string, Guest>> = {
   'a loop that changes its own instructions': ownInstructions,
   'data in the line of the code that counts in it': dataBesideCode,
@@ -358,10 +410,11 @@ const GUESTS: Readonly<Record<string, Guest>> = {
   'REP MOVSB over a function': copiedOver,
   'stores across pages and pushes over code': storesAcross,
   'rights that come and go': rights,
+  'what another processor runs': otherProcessor,
 };
 
-describe.each(Object.entries(GUESTS))('%s', (_name, { body, result, neverHot }) => {
-  const [interpreter, translator, mixed] = ENGINES.map((engine) => runOn(engine, body));
+describe.each(Object.entries(GUESTS))('%s', (_name, { body, result, cpus, neverHot }) => {
+  const [interpreter, translator, mixed] = ENGINES.map((engine) => runOn(engine, body, cpus));
   test('gives the right result', () => {
     expect(interpreter?.run.result).toBe(result);
   });

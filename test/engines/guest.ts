@@ -1,5 +1,5 @@
 /** Pieces of guest programs for the tests of the engines: an interrupt table, small pages, functions to be patched. */
-import { type Assembler, at, eax, ecx, r15d, rcx, rdi } from '../../guests/asm.ts';
+import { type Assembler, at, ax, eax, ecx, edi, edx, esp, r15d, rcx, rdi } from '../../guests/asm.ts';
 
 const IDT = 0x2c0000;
 /** The entry of the program's own PDPT for linear addresses from 1 GiB, and tables behind it. */
@@ -76,4 +76,58 @@ export function times(asm: Assembler, count: number, label: string, body: () => 
   body();
   asm.dec(r15d);
   asm.jcc('ne', label);
+}
+
+const TRAMPOLINE = 0x8000;
+const [INIT, STARTUP] = [0xc4500, 0xc4600];
+
+/** Starts the other processors at `label`, in 64-bit mode and with one stack for all. Clobbers registers. */
+export function startOthers(asm: Assembler, label: string): void {
+  // MOV ESI, trampoline
+  asm.db(0xbe);
+  asm.dd('trampoline');
+  asm.mov(edi, TRAMPOLINE);
+  asm.mov(ecx, 96);
+  asm.rep('movsb');
+  // x2APIC; then to all but this one.
+  asm.mov(ecx, 0x1b);
+  asm.rdmsr();
+  asm.alu('or', eax, 0xc00);
+  asm.wrmsr();
+  for (const command of [INIT, STARTUP | (TRAMPOLINE >> 12)]) {
+    asm.mov(ecx, 0x830);
+    asm.mov(eax, command);
+    asm.alu('xor', edx, edx);
+    asm.wrmsr();
+  }
+  asm.jmp('started');
+  asm.align(8);
+  asm.label('trampoline');
+  // Real mode: JMP over the pointer to the GDT; CLI; XOR AX, AX; MOV DS, AX; LGDT [0x8002].
+  asm.db(0xeb, 0x06);
+  asm.dw(23);
+  asm.dd('gdt');
+  asm.db(0xfa, 0x31, 0xc0, 0x8e, 0xd8, 0x66, 0x0f, 0x01, 0x16, 0x02, 0x80);
+  const load = (opcode: number, value: number): void => {
+    asm.db(0x66, opcode);
+    asm.dd(value);
+  };
+  load(0xb8, 0x220);
+  asm.db(0x0f, 0x22, 0xe0);
+  load(0xb8, 0x200000);
+  asm.db(0x0f, 0x22, 0xd8);
+  load(0xb9, 0xc0000080 | 0);
+  asm.db(0x0f, 0x32);
+  load(0x0d, 0x100);
+  asm.db(0x0f, 0x30);
+  load(0xb8, 0x80000013 | 0);
+  asm.db(0x0f, 0x22, 0xc0, 0x66, 0xea);
+  asm.dd('other');
+  asm.dw(8);
+  asm.label('other');
+  asm.mov(ax, 0x10);
+  for (const segment of [0, 2, 3]) asm.movToSegment(segment, ax);
+  asm.mov(esp, 0x2a0000);
+  asm.jmp(label);
+  asm.label('started');
 }

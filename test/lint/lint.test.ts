@@ -112,3 +112,22 @@ test.each([
   expect(output).toContain(`uses ${what}`);
   expect(status).toBe(1);
 });
+
+test('a file that the import check does not look at is found', () => {
+  const { status, output } = lint({ 'src/host/node_modules/hidden/thing.ts': 'export const hidden = 1;\n' });
+  expect(output).toContain('src/host/node_modules/hidden/thing.ts was not seen by the import check');
+  expect(status).toBe(1);
+});
+
+test('a dependency whose licence is not on the list is found', () => {
+  const packages = {
+    '': {},
+    'node_modules/one': { license: 'GPL-3.0' },
+    'node_modules/two': { license: 'GPL-3.0', dev: true },
+    'node_modules/three': { license: 'MIT' },
+  };
+  const { status, output } = lint({ 'package-lock.json': JSON.stringify({ packages }) });
+  expect(output).toContain('node_modules/one has licence GPL-3.0');
+  expect(output).toContain('1 findings');
+  expect(status).toBe(1);
+});
