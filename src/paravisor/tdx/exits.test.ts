@@ -40,6 +40,7 @@ const report = (reason: number, more: Partial<L2Report> = {}): L2Report => ({
   length: 2n,
   long: true,
   cpl: 0,
+  pending: false,
   ...more,
 });
 const outcome = (reason: number, more: Partial<L2Report> = {}): L2Outcome =>
@@ -127,6 +128,9 @@ describe('classify', () => {
       write: false,
     });
     expect(at(1n << 60n, 1n)).toEqual({ kind: 'unknown' });
+    expect(outcome(EXIT_REASON.eptViolation, { address: 0x1000n, pending: true })).toEqual({
+      kind: 'not-validated',
+    });
   });
   test('a TDCALL that L1 did not allow is no instruction to the guest', () =>
     expect(outcome(EXIT_REASON.tdcall)).toEqual({ kind: 'undefined' }));

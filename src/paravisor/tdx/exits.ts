@@ -1,7 +1,7 @@
 /** An L2 exit as TDG.VP.ENTER reports it, and the answer put into the VM (TDX Module 1.5 TD Partitioning; SDM vol. 3, 28). */
 
 import { exact, highHalf, lowHalf } from '../../abi/record.ts';
-import { EXIT_REASON } from '../../abi/tdx/exit-reasons.ts';
+import { EXIT_REASON, EXTENDED_EPT } from '../../abi/tdx/exit-reasons.ts';
 import { STATUS } from '../../abi/tdx/status.ts';
 import type { CpuidRegisters } from '../../seats/exits.ts';
 import type { GuestCompletion, GuestExit } from '../exits.ts';
@@ -19,6 +19,8 @@ export interface L2Report {
   readonly length: bigint;
   readonly long: boolean;
   readonly cpl: number;
+  /** An EPT violation on a page that L1 has not accepted. */
+  readonly pending: boolean;
 }
 
 const CS_LONG = 1n << 29n;
@@ -37,6 +39,7 @@ export function readReport(registers: readonly bigint[]): L2Report | undefined {
     // RSI: access rights of CS in 31:16, L is bit 13 of them.
     long: (r(6) & CS_LONG) !== 0n,
     cpl: Number(r(12) & 3n),
+    pending: Number(r(13) & 15n) === EXTENDED_EPT.pending,
   };
 }
 
@@ -46,6 +49,8 @@ export type L2Outcome =
   /** Answered already. */
   | { readonly kind: 'handled' }
   | { readonly kind: 'fault'; readonly vector: number; readonly errorCode?: number }
+  /** The guest's page is not accepted: the host has taken it away, or nobody was to accept it. */
+  | { readonly kind: 'not-validated' }
   | { readonly kind: 'unknown' };
 
 const NOTHING: L2Outcome = { kind: 'nothing' };
@@ -100,6 +105,7 @@ export function classify(
       if (low(1) === EFER_MSR) return writeEfer(guest, (guest.general(2) << 32n) | BigInt(low(0)));
       return { kind: 'msr', index: low(1), write: true, lo: low(0), hi: low(2) };
     case EXIT_REASON.eptViolation: {
+      if (report.pending) return { kind: 'not-validated' };
       const address = exact(lowHalf(report.address), highHalf(report.address));
       if (address === undefined) return { kind: 'unknown' };
       const shared = address >= boundary;

@@ -246,6 +246,8 @@ class Turn {
       case 'fault':
         injectFault(this.#vm, outcome.vector, outcome.errorCode);
         return undefined;
+      case 'not-validated':
+        return this.#fail(FAILURE.notValidated);
       case 'unknown':
         return this.#fail(FAILURE.exit);
       default: {
