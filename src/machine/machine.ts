@@ -5,7 +5,7 @@
 import { EVENT, EVENT_CLASS } from '../abi/events.ts';
 import { EXIT_KINDS, EXIT_ROUTES, type ExitKind } from '../abi/exit-kinds.ts';
 import type { HostAction } from '../seats/actions.ts';
-import type { ContextEntry, Waiting } from '../seats/entry.ts';
+import type { ContextEntry, InterruptSource, Waiting } from '../seats/entry.ts';
 import type { Completion, Exit } from '../seats/exits.ts';
 import type { EventSink } from '../seats/events.ts';
 import type { HostView } from '../seats/host-view.ts';
@@ -302,7 +302,7 @@ export class Machine {
       return undefined;
     }
     if (entered.kind === 'program') {
-      const { ticks, routed } = entered.run();
+      const { ticks, routed } = entered.run(this.#source(platform, vp));
       this.#now += ticks;
       this.#routed(platform, vp, routed);
       return undefined;
@@ -318,15 +318,7 @@ export class Machine {
           break;
         case RUN.interrupt:
           if (this.#watchHit < 0)
-            silicon.deliver(vp, {
-              waiting: platform.interrupt(vp),
-              more: () => platform.interrupt(vp),
-              takeNmi: () => platform.takeNmi(vp),
-              takeVector: () =>
-                platform.interrupt(vp) === 'external' && platform.takeExternal
-                  ? platform.takeExternal(vp, this.#world())
-                  : platform.acknowledge(vp, this.#world()),
-            });
+            silicon.deliver(vp, this.#source(platform, vp));
           break;
         case RUN.exit:
           inHost = this.#routed(platform, vp, silicon.route(vp));
@@ -344,6 +336,18 @@ export class Machine {
     }
     if (!inHost) silicon.leave(vp);
     return debug;
+  }
+
+  #source(platform: Platform, vp: number): InterruptSource {
+    return {
+      waiting: platform.interrupt(vp),
+      more: () => platform.interrupt(vp),
+      takeNmi: () => platform.takeNmi(vp),
+      takeVector: () =>
+        platform.interrupt(vp) === 'external' && platform.takeExternal
+          ? platform.takeExternal(vp, this.#world())
+          : platform.acknowledge(vp, this.#world()),
+    };
   }
 
   #runCode(platform: Platform, vp: number, instructions: number): number {

@@ -62,8 +62,11 @@ export interface Clock {
 export type Entered =
   /** `until`: virtual time in ns at which the silicon itself has something for the context. */
   | { readonly kind: 'code'; readonly cpu: number; readonly until?: number }
-  /** `run` takes the program to its next exit. */
-  | { readonly kind: 'program'; run(): { readonly ticks: number; readonly routed: Routed } }
+  /** `run` takes the program to its next exit; `source` is what waits for it. */
+  | {
+      readonly kind: 'program';
+      run(source: InterruptSource): { readonly ticks: number; readonly routed: Routed };
+    }
   /** Nothing ran. */
   | { readonly kind: 'exit'; readonly exit: Exit };
 

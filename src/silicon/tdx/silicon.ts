@@ -189,7 +189,13 @@ export class TdxSilicon implements Silicon {
     }
     const program = this.#l1;
     if (vcpu.vm === 0 && program !== undefined)
-      return { kind: 'program', run: () => this.#runL1(program, vp, vcpu) };
+      return {
+        kind: 'program',
+        run: (source) => {
+          this.#merge(vp, vcpu, source);
+          return this.#runL1(program, vp, vcpu);
+        },
+      };
     const cpu = this.cpu(vp);
     return vcpu.vm === 0 ? { kind: 'code', cpu } : { kind: 'code', cpu, until: l2Deadline(module, vcpu) };
   }
