@@ -317,8 +317,7 @@ export class Machine {
         case RUN.budget:
           break;
         case RUN.interrupt:
-          if (this.#watchHit < 0)
-            silicon.deliver(vp, this.#source(platform, vp));
+          if (this.#watchHit < 0) silicon.deliver(vp, this.#source(platform, vp));
           break;
         case RUN.exit:
           inHost = this.#routed(platform, vp, silicon.route(vp));
