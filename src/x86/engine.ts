@@ -37,7 +37,7 @@ interface Exports {
 }
 
 /** Runs of a block after which it is translated. */
-const HOT = 1000;
+const HOT = 6000;
 
 /** What ended Engine.run: see RUN in layout.ts. `decode` is handled inside. */
 export type RunReason = typeof RUN.budget | typeof RUN.exit | typeof RUN.interrupt | typeof RUN.breakpoint;
