@@ -11,22 +11,20 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { cpus, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
 import { COMPUTE_GUESTS, IDLE_GUEST, type ComputeGuest } from '../guests/compute.ts';
+import { parseOptions, positive, refuse } from './options.ts';
 import { geometricMean, median } from './statistics.ts';
 
-const { values: options } = parseArgs({
-  options: {
-    rounds: { type: 'string', default: '3' },
-    scale: { type: 'string', default: '1' },
-    only: { type: 'string' },
-    engine: { type: 'string' },
-    qemu: { type: 'string', default: 'qemu-system-x86_64' },
-    limit: { type: 'string', default: '5' },
-    json: { type: 'string' },
-    program: { type: 'string', default: fileURLToPath(new URL('../src/node/main.ts', import.meta.url)) },
-    'time-limit': { type: 'string', default: '120' },
-  },
+const options = parseOptions({
+  rounds: { type: 'string', default: '3' },
+  scale: { type: 'string', default: '1' },
+  only: { type: 'string' },
+  engine: { type: 'string' },
+  qemu: { type: 'string', default: 'qemu-system-x86_64' },
+  limit: { type: 'string', default: '5' },
+  json: { type: 'string' },
+  program: { type: 'string', default: fileURLToPath(new URL('../src/node/main.ts', import.meta.url)) },
+  'time-limit': { type: 'string', default: '120' },
 });
 
 type Machine = 'tcg' | 'vitrine';
@@ -51,8 +49,10 @@ interface Row {
 
 /** The status that both machines give for a zero written to port 0xF4. */
 const EXPECTED_STATUS = 1;
-const rounds = Number(options.rounds);
-const scale = Number(options.scale);
+const rounds = positive('rounds', options.rounds, true);
+const scale = positive('scale', options.scale);
+const limit = positive('limit', options.limit);
+const timeout = positive('time-limit', options['time-limit']) * 1000;
 
 function command(machine: Machine, image: string): [string, string[]] {
   if (machine === 'tcg') {
@@ -70,7 +70,6 @@ function command(machine: Machine, image: string): [string, string[]] {
 function run(machine: Machine, image: string): Run {
   const [program, args] = command(machine, image);
   const start = process.hrtime.bigint();
-  const timeout = Number(options['time-limit']) * 1000;
   const child = spawnSync(program, args, { encoding: 'utf8', timeout, stdio: ['ignore', 'pipe', 'pipe'] });
   const seconds = Number(process.hrtime.bigint() - start) / 1e9;
   if (child.error !== undefined && child.signal === null) {
@@ -135,12 +134,10 @@ function print(row: Row): void {
 
 const wanted = options.only?.split(',');
 const guests = COMPUTE_GUESTS.filter(({ name }) => wanted === undefined || wanted.includes(name));
-if (guests.length === 0 || !(rounds >= 1) || !(scale > 0)) {
+const strange = wanted?.find((name) => COMPUTE_GUESTS.every((guest) => guest.name !== name));
+if (strange !== undefined) {
   const names = COMPUTE_GUESTS.map(({ name }) => name).join(', ');
-  console.error(
-    `bench: nothing to run. --only takes names from: ${names}; --rounds and --scale are above zero.`,
-  );
-  process.exit(2);
+  refuse(`there is no '${strange}' for --only: give some of ${names}.`);
 }
 
 const folder = mkdtempSync(join(tmpdir(), 'vitrine-bench-'));
@@ -179,4 +176,4 @@ if (options.json !== undefined) {
   };
   writeFileSync(options.json, JSON.stringify(report, undefined, 2) + '\n');
 }
-if (!start.same || rows.some((row) => !row.same) || !(ratio <= Number(options.limit))) process.exit(1);
+if (!start.same || rows.some((row) => !row.same) || !(ratio <= limit)) process.exit(1);

@@ -65,6 +65,11 @@ const PROGRAMS: Readonly<Record<string, string>> = {
   faults: '164 k page faults',
 };
 
+export const MEMBER_NAMES: readonly string[] = [
+  ...[...BUSYBOX_MEMBERS, XZ_MEMBER].map(({ name }) => name),
+  ...Object.keys(PROGRAMS),
+];
+
 /** 4 MiB of words and numbers, always the same. */
 function text(): Uint8Array {
   const words =

@@ -13,40 +13,46 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { cpus, loadavg } from 'node:os';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
-import { makeGuest, scratchFolder, type Guest } from './guest.ts';
+import { CONFIGURATIONS } from '../src/machine/configurations.ts';
+import { ENGINES } from '../src/node/engine-choice.ts';
+import { makeGuest, MEMBER_NAMES, scratchFolder, type Guest } from './guest.ts';
 import { qemuVersion, run, type Ask, type Machine, type Run } from './machines.ts';
+import { parseOptions, positive, refuse } from './options.ts';
 import { geometricMean, median } from './statistics.ts';
 
-const { values: options } = parseArgs({
-  options: {
-    rounds: { type: 'string', default: '3' },
-    parts: { type: 'string', default: 'boot,suite,engines,start,configurations' },
-    only: { type: 'string' },
-    configurations: { type: 'string', default: 'snp,snp-paravisor,tdx,tdx-paravisor' },
-    engine: { type: 'string' },
-    kernel: { type: 'string' },
-    json: { type: 'string' },
-    'time-limit': { type: 'string', default: '600' },
-  },
+const options = parseOptions({
+  rounds: { type: 'string', default: '3' },
+  parts: { type: 'string', default: 'boot,suite,engines,start,configurations' },
+  only: { type: 'string' },
+  configurations: { type: 'string', default: 'snp,snp-paravisor,tdx,tdx-paravisor' },
+  engine: { type: 'string' },
+  kernel: { type: 'string' },
+  json: { type: 'string' },
+  'time-limit': { type: 'string', default: '600' },
 });
 
 const PARTS = ['boot', 'suite', 'engines', 'start', 'configurations'];
 const parts = options.parts.split(',');
-const rounds = Number(options.rounds);
-const unknown = parts.find((part) => !PARTS.includes(part));
-if (unknown !== undefined || !(rounds >= 1)) {
-  console.error(
-    unknown === undefined
-      ? `bench: --rounds ${options.rounds} is not a number above zero.`
-      : `bench: there is no part '${unknown}': give some of ${PARTS.join(',')} with --parts.`,
-  );
-  process.exit(2);
+const rounds = positive('rounds', options.rounds, true);
+const timeoutSeconds = positive('time-limit', options['time-limit']);
+/** Refuses a list with a name that is not among `known`. */
+function check(option: string, text: string, known: readonly string[]): void {
+  const unknown = text.split(',').find((name) => !known.includes(name));
+  if (unknown !== undefined)
+    refuse(`there is no '${unknown}' for --${option}: give some of ${known.join(',')}.`);
 }
+check('parts', options.parts, PARTS);
+check(
+  'configurations',
+  options.configurations,
+  CONFIGURATIONS.map(({ name }) => name),
+);
+if (options.only !== undefined) check('only', options.only, MEMBER_NAMES);
+if (options.engine !== undefined && !(ENGINES as readonly string[]).includes(options.engine))
+  refuse(`there is no engine '${options.engine}': give one of ${ENGINES.join(', ')} with --engine.`);
 const qemu = qemuVersion();
 if (qemu === undefined) console.log('qemu-system-x86_64 is not installed: figures without ratios to TCG');
 const machines: readonly Machine[] = qemu === undefined ? ['vitrine'] : ['tcg', 'vitrine'];
-const timeoutSeconds = Number(options['time-limit']);
 let failed = false;
 
 function complain(what: string, { status, errors, lines }: Run): void {

@@ -88,7 +88,7 @@ export interface ExitCount {
 
 /** `interpreter`: no code is translated. */
 export type EngineKind = 'interpreter' | 'translator';
-export const DEFAULT_ENGINE: EngineKind = 'interpreter';
+export const DEFAULT_ENGINE: EngineKind = 'translator';
 
 export interface MachineConfig {
   readonly model: CpuModel;
