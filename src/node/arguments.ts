@@ -24,13 +24,21 @@ export function memorySize(text: string): number {
 const FIRST_DATE = Date.UTC(1970, 0, 1);
 const LAST_DATE = Date.UTC(2099, 11, 31, 23, 59, 59);
 
-const ISO_DATE = /^\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?(Z|[+-]\d\d:\d\d)?)?$/i;
+const ISO_DATE = /^(\d{4}-\d\d-\d\d)(?:[T ]\d\d:\d\d(?::\d\d)?(Z|[+-]\d\d:\d\d)?)?$/i;
+
+/** Date.parse takes the 31st of February for a day in March. */
+function isDay(text: string): boolean {
+  const value = Date.parse(text);
+  return !Number.isNaN(value) && new Date(value).toISOString().startsWith(text);
+}
 
 /** Seconds since 1970. A date without a zone is UTC: the place where a run is repeated must not matter. */
 export function date(text: string): number {
   const match = ISO_DATE.exec(text);
   const value =
-    match === null ? NaN : Date.parse(match[1] === undefined && text.length > 10 ? `${text}Z` : text);
+    match === null || !isDay(match[1] as string)
+      ? NaN
+      : Date.parse(match[2] === undefined && text.length > 10 ? `${text}Z` : text);
   if (Number.isNaN(value) || value < FIRST_DATE || value > LAST_DATE)
     throw new InvalidArgumentError('give a date from 1970 to 2099 such as 2026-01-01T00:00:00Z.');
   return Math.floor(value / 1000);

@@ -20,6 +20,7 @@ export function errorCode(error: unknown): string {
 
 /** Says before the run that its result could not be written after it. */
 export function checkWritable(path: string, option: string): void {
+  if (path === '-') throw new UserError(`${option} - is no file: give a name`);
   try {
     const stat = existing(path);
     if (stat?.isDirectory() === true) throw new UserError(`${option} ${path} is a folder: give a file`);

@@ -124,6 +124,8 @@ test.concurrent.for([
   ['matrix --json @missing/matrix.json', /--json/],
   ['boot --cpu-model Z80', /give one of EPYC-Milan/],
   ['boot --date yesterday', /give a date/],
+  ['boot --date 2026-02-30', /give a date/],
+  ['boot --trace -', /--trace - is no file/],
   ['boot --seed -1', /argument/],
   ['boot --seed 18446744073709551616', /2\^64/],
   ['boot --limit 0', /give a number from 1/],
