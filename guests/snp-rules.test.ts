@@ -808,20 +808,38 @@ const RULES: readonly Rule[] = [
       expect(run.note(count(28))).toBe(1n);
     },
   },
-  {
-    rule: 'restricted injection: an interrupt is VMEXIT_INVALID',
+  // What a host did to the guest without it (threat model: int 0x80, #DE, a forged #VC, an NMI, an interrupt while IF is clear).
+  ...(
+    [
+      ['the vector of int 0x80', EVENT_INJECTION.external, 0x80],
+      ['#DE', EVENT_INJECTION.exception, 0],
+      ['a forged #VC', EVENT_INJECTION.exception, VC],
+      ['an NMI', EVENT_INJECTION.nmi, 2],
+      ['an interrupt while IF is clear', EVENT_INJECTION.external, 0x45],
+    ] as const
+  ).map(([what, type, vector]): Rule => ({
+    rule: `restricted injection: ${what} is VMEXIT_INVALID, and the guest is not reached`,
     section: 'vol. 2, 15.36.16',
     options: {
       features: SEV_FEATURE.restrictedInjection,
       onExit: ({ vmcb }, exit, nth) => {
         if (exit.kind === 'vmgexit' && nth === 1)
-          vmcb.eventInj = { lo: (EVENT_INJECTION.valid | 0x40) >>> 0, hi: 0 };
+          vmcb.eventInj = {
+            lo: (EVENT_INJECTION.valid | (type << EVENT_INJECTION.typeShift) | vector) >>> 0,
+            hi: 0x72,
+          };
         return false;
       },
     },
-    guest: (guest) => guest.pageState(SHARED, 2),
-    check: (run) => expect(run.exits.at(-1)).toEqual({ kind: 'entry-failed', code: SVM_EXIT.invalid }),
-  },
+    guest: (guest) => {
+      guest.pageState(SHARED, 2);
+      guest.result(0, 1n);
+    },
+    check: (run) => {
+      expect(run.exits.at(-1)).toEqual({ kind: 'entry-failed', code: SVM_EXIT.invalid });
+      expect([run.word(0), run.note(NOTE.interrupts), run.note(count(vector & 31))]).toEqual([0n, 0n, 0n]);
+    },
+  })),
   {
     rule: "alternate injection: the host's event is ignored, that of the VMSA is delivered",
     section: 'vol. 2, 15.36.16',

@@ -94,7 +94,8 @@ export function parseBzImage(file: Uint8Array): BzImageOutcome {
 
   const setupBytes = ((h.setupSects === 0 ? 4 : h.setupSects) + 1) * SECTOR;
   const wanted = h.sysSize * 16;
-  if (setupBytes + wanted > file.length) {
+  // Paragraphs of 16 bytes, the last of which need not be whole in the file.
+  if (setupBytes + wanted >= file.length + 16) {
     return cut(file, `but its header announces ${setupBytes + wanted}`, file.length);
   }
   if (wanted < ENTRY64_OFFSET + 1) {
@@ -113,7 +114,7 @@ export function parseBzImage(file: Uint8Array): BzImageOutcome {
   if (h.initSize < wanted || h.initSize > MOST_INIT_SIZE) {
     return refuse('initSize', `the kernel of ${wanted} bytes says it needs ${h.initSize} to start`, DAMAGED);
   }
-  if (h.payloadLength !== 0 && h.payloadOffset + h.payloadLength > wanted) {
+  if (h.payloadLength !== 0 && h.payloadOffset + h.payloadLength > payload.length) {
     return refuse('payloadOffset', 'the compressed kernel ends outside the image', DAMAGED);
   }
   return {

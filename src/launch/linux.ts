@@ -14,6 +14,7 @@ import {
   ACPI_END,
   checkVpCount,
   GIB,
+  KIB,
   LOW,
   memoryMap,
   MIB,
@@ -79,20 +80,21 @@ export function linuxImage(config: LinuxConfig, reserved = 0, extras: LinuxExtra
   const { encryption = 0n, setupData = 0 } = extras;
   const counts = checkCounts(config);
   if (!counts.ok) return counts;
-  const memory = memoryMap(config.memoryBytes, config.mostMemory, reserved, extras.reservedType);
+  const tables = tablesBehind(config.kernel);
+  const memory = memoryMap(config.memoryBytes, config.mostMemory, reserved, extras.reservedType, tables);
   if (!memory.ok) return memory;
   const map = memory.map;
   // Below it lie the fixed structures.
-  const floor = ACPI_END + reserved;
+  const floor = tables > ACPI_BASE ? ACPI_BASE : ACPI_END + reserved;
   const kernel = loadKernel(config.kernel, floor, map.lowEnd);
   if (!kernel.ok) return kernel;
   const line = commandLineBytes(config.commandLine, Math.min(kernel.commandLineSize, COMMAND_LINE_ROOM));
   if (!line.ok) return line;
-  const initrd = placeInitrd(config.initrd, kernel, map.lowEnd);
+  const initrd = placeInitrd(config.initrd, kernel, ACPI_END + reserved, map.lowEnd);
   if (!initrd.ok) return initrd;
 
   const acpi = acpiTables({
-    base: ACPI_BASE,
+    base: tables,
     limit: ACPI_END,
     apicIds: Array.from({ length: config.vpCount }, (_, i) => i),
     uarts: config.uarts,
@@ -119,7 +121,7 @@ export function linuxImage(config: LinuxConfig, reserved = 0, extras: LinuxExtra
       bytes: identityPageTables(LOW.pageTables, MAPPED, encryption),
     },
     { name: 'rsdp', gpa: RSDP_ADDRESS, bytes: acpi.rsdp },
-    { name: 'acpi', gpa: ACPI_BASE, bytes: acpi.tables },
+    { name: 'acpi', gpa: tables, bytes: acpi.tables },
     ...kernel.pieces,
     { name: 'initrd', gpa: initrd.at ?? 0, bytes: initrd.bytes },
   ];
@@ -177,6 +179,21 @@ interface LoadedKernel {
   readonly header?: Uint8Array;
   readonly commandLineSize: number;
   readonly initrdMax: number;
+}
+
+/** What the ACPI tables of most processors, and their entropy, need. */
+const TABLES_ROOM = 256 * KIB;
+
+/**
+ * Where the ACPI tables begin: at their usual place, or behind a kernel that is small enough and must lie there, as programs do
+ * that are loaded by the protocol of Linux and are none (memtest86+).
+ */
+function tablesBehind(file: Uint8Array): number {
+  if (!isBzImage(file)) return ACPI_BASE;
+  const parsed = parseBzImage(file);
+  if (!parsed.ok || parsed.image.relocatable || parsed.image.prefAddress !== ACPI_BASE) return ACPI_BASE;
+  const end = roundUp(ACPI_BASE + parsed.image.initSize, PAGE);
+  return end + TABLES_ROOM <= ACPI_END ? end : ACPI_BASE;
 }
 
 function loadKernel(file: Uint8Array, floor: number, lowEnd: number): LoadedKernel | Failure {
@@ -238,12 +255,17 @@ function loadElf(image: ElfImage, floor: number, lowEnd: number): LoadedKernel |
 type InitrdOutcome =
   { readonly ok: true; readonly at: number | undefined; readonly bytes: Uint8Array } | Failure;
 
-/** The first 2 MiB boundary after the kernel: what is above stays one piece. */
-function placeInitrd(initrd: Uint8Array | undefined, kernel: LoadedKernel, lowEnd: number): InitrdOutcome {
+/** The first 2 MiB boundary after the kernel and the fixed structures: what is above stays one piece. */
+function placeInitrd(
+  initrd: Uint8Array | undefined,
+  kernel: LoadedKernel,
+  floor: number,
+  lowEnd: number,
+): InitrdOutcome {
   if (initrd === undefined) return { ok: true, at: undefined, bytes: new Uint8Array(0) };
   if (initrd.length === 0)
     return fail('the initrd is empty', 'initrd', 'leave it out, or give a cpio archive');
-  const at = roundUp(kernel.end, 2 * MIB);
+  const at = roundUp(Math.max(kernel.end, floor), 2 * MIB);
   const end = at + initrd.length;
   if (end > lowEnd) {
     return fail(

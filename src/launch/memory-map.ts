@@ -3,7 +3,7 @@
  *
  *   0x00000000  RAM: entry structures, then the kernel's trampolines
  *   0x000a0000  reserved, but backed by RAM: Linux without EFI reads here (RSDP at 0xe0000)
- *   0x00100000  ACPI tables
+ *   0x00100000  ACPI tables; before them a small kernel that can lie nowhere else
  *   0x00200000  RAM: kernel and initrd
  *   0xf8000000  MMIO: VMBus window, IO-APIC, TPM, local APIC
  *   0x100000000 RAM that did not fit below, then the high MMIO window
@@ -74,12 +74,16 @@ export interface MemoryMap {
   readonly highMmio: MemoryRange;
 }
 
-/** `reserved`: bytes behind the ACPI tables that are backed by RAM and are not the kernel's. */
+/**
+ * `reserved`: bytes behind the ACPI tables that are backed by RAM and are not the kernel's. `tables`: where the ACPI tables begin;
+ * what lies between ACPI_BASE and them is RAM.
+ */
 export function memoryMap(
   memoryBytes: number,
   most: number = MOST_MEMORY,
   reserved = 0,
   reservedType: number = E820_TYPE.reserved,
+  tables: number = ACPI_BASE,
 ): { readonly ok: true; readonly map: MemoryMap } | Failure {
   if (!Number.isSafeInteger(memoryBytes) || memoryBytes < 0) {
     return fail(`a memory size of ${memoryBytes} bytes is no size`, 'memory', 'give a whole number of MiB');
@@ -103,7 +107,8 @@ export function memoryMap(
   const e820: MapEntry[] = [
     { gpa: 0, length: LEGACY_HOLE, type: E820_TYPE.ram },
     { gpa: LEGACY_HOLE, length: ACPI_BASE - LEGACY_HOLE, type: E820_TYPE.reserved },
-    { gpa: ACPI_BASE, length: ACPI_END - ACPI_BASE, type: E820_TYPE.acpi },
+    ...(tables === ACPI_BASE ? [] : [{ gpa: ACPI_BASE, length: tables - ACPI_BASE, type: E820_TYPE.ram }]),
+    { gpa: tables, length: ACPI_END - tables, type: E820_TYPE.acpi },
     ...(reserved === 0 ? [] : [{ gpa: ACPI_END, length: reserved, type: reservedType }]),
     { gpa: ACPI_END + reserved, length: lowEnd - ACPI_END - reserved, type: E820_TYPE.ram },
   ];

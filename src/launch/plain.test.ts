@@ -1,8 +1,9 @@
 import { describe, expect, test } from 'vitest';
+import { ascii } from '../abi/bytes.ts';
 import { SETUP_HEADER, ZERO_PAGE } from '../abi/boot-params.ts';
 import { readE820 } from './boot-params.ts';
 import { checkDirectives, eachPage, type ContextDirective, type Directive } from './directives.ts';
-import { GIB, LOW, MIB } from './memory-map.ts';
+import { GIB, LOW, MIB, RSDP_ADDRESS } from './memory-map.ts';
 import { sentence } from './outcome.ts';
 import { launchPlain, type Launch, type PlainConfig } from './plain.ts';
 import { bzImage, elf64 } from './test-images.ts';
@@ -54,6 +55,25 @@ describe('launchPlain', () => {
     expect(registers?.gprs[6]).toBe(BigInt(LOW.bootParams));
     expect(registers?.cr3).toBe(BigInt(LOW.pageTables));
     expect(Array.from(memory.subarray(0x1000000, 0x1000004))).toEqual([0, 7, 14, 21]);
+  });
+
+  test('a small kernel that must lie at 1 MiB does, and the ACPI tables lie behind it', () => {
+    const low = { relocatableKernel: 0, prefAddress: 0x100000n, initSize: 0x6acf8 };
+    const small = launched({ kernel: bzImage(low) });
+    expect(checkDirectives(small.directives)).toEqual({ ok: true });
+    expect(contexts(small)[0]?.registers.rip).toBe(0x100200n);
+    const content = memoryOf(small.directives, 64 * MIB);
+    const view = new DataView(content.buffer);
+    const tables = Number(view.getBigUint64(RSDP_ADDRESS + 24, true));
+    expect(tables).toBeGreaterThanOrEqual(0x100000 + 0x6acf8);
+    expect(ascii('XSDT')).toEqual(content.slice(tables, tables + 4));
+    const entries = readE820(content.subarray(LOW.bootParams, LOW.bootParams + 4096));
+    const type = (at: number): number | undefined =>
+      entries.find(({ gpa, length }) => at >= gpa && at < gpa + length)?.type;
+    expect([0x100000, 0x16acf7, tables, 0x1fffff, 0x200000].map(type)).toEqual([1, 1, 3, 3, 1]);
+    // One that needs more than fits there has no place.
+    const large = launchPlain({ ...config, kernel: bzImage({ ...low, initSize: 0xd0000 }) });
+    expect(!large.ok && sentence(large.error)).toContain('must lie at 0x100000');
   });
 
   test('parks the other processors', () => {
