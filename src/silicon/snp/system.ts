@@ -22,6 +22,8 @@ export class SnpSystem {
   readonly layout: SnpLayout;
   readonly #u8: Uint8Array;
   readonly #u32: Uint32Array;
+  /** Pages that something was written to before the first context ran: all others were zero until then. */
+  readonly #filled: Uint8Array;
   readonly #clear: (host: number, bytes: number) => void;
 
   constructor(engine: Engine, top: number, seed: bigint) {
@@ -33,6 +35,7 @@ export class SnpSystem {
     this.#u8 = engine.u8;
     this.#u32 = engine.u32;
     this.#clear = engine.routine('clear_frames');
+    this.#filled = new Uint8Array(this.bytes / PAGE);
     this.rmp = new ReverseMap(engine.memory.buffer, this.layout.rmp, this.bytes / PAGE);
     const { nested, nestedPages, rmp, domains, mixed, msrMap } = this.layout;
     for (const [offset, value] of [
@@ -112,6 +115,7 @@ export class SnpSystem {
     if (before === domain) return;
     const host = this.host(page * PAGE);
     this.#u8.set(this.keys.convert(this.#u8.subarray(host, host + PAGE), page, before, domain), host);
+    if (!this.live) this.#filled[page] = 1;
     this.#u8[this.layout.domains + page] = domain;
     this.settleBlocks(page, 1);
     this.engine.blocks.codeChanged(host, PAGE);
@@ -120,12 +124,14 @@ export class SnpSystem {
   /** New content of whole pages under `domain`: what they held before is nobody's any more, so nothing is converted. */
   fill(page: number, domain: number, contents: Uint8Array): void {
     this.#u8.set(contents, this.host(page * PAGE));
+    if (!this.live) this.#filled.fill(1, page, page + contents.length / PAGE);
     this.#replaced(page, contents.length / PAGE, domain);
   }
 
   /** Zeros under `domain`. */
   clear(page: number, count: number, domain: number): void {
-    this.#clear(this.host(page * PAGE), count * PAGE);
+    if (this.live || this.#filled.subarray(page, page + count).includes(1))
+      this.#clear(this.host(page * PAGE), count * PAGE);
     this.#replaced(page, count, domain);
   }
 
@@ -180,6 +186,7 @@ export class SnpSystem {
       }
       const count = Math.min(bytes.length - at, PAGE - ((spa + at) % PAGE));
       this.changeKey(page, domain);
+      if (!this.live) this.#filled[page] = 1;
       const host = this.host(spa + at);
       this.engine.blocks.codeChanged(host, count);
       this.#u8.set(bytes.subarray(at, at + count), host);

@@ -24,14 +24,17 @@ export interface SnpPlatform {
 
 export function snpPlatform(seed: bigint, signature: number, referenceKhz: number): SnpPlatform {
   const tcb = tcbValue(DEVELOPMENT_TCB);
+  let vcek: EcKey | undefined;
   return {
     seed,
     chipId: derive(seed, 'snp chip id', 64),
     tcb,
     signature,
     referenceKhz,
-    // A VCEK belongs to a chip and a TCB version.
-    vcek: ecKey('p-384', seed, `snp vcek ${tcb}`),
+    // A VCEK belongs to a chip and a TCB version. Made when something is signed: that costs a tenth of a second.
+    get vcek() {
+      return (vcek ??= ecKey('p-384', seed, `snp vcek ${tcb}`));
+    },
     vcekRoot: derive(seed, `snp vcek root ${tcb}`, 48),
   };
 }
