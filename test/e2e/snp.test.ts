@@ -32,6 +32,29 @@ booting(`snp: 4 processors, the lines that prove it, and no unexpected warning${
   expect(compareWarnings(text, { configuration: 'snp', release, model: 'EPYC-Milan' })).toEqual([]);
 });
 
+booting(`snp-paravisor: 4 processors, a kernel that knows of vTOM and of nothing else${reason}`, () => {
+  const { status, stdout, stderr } = vitrine([
+    'boot',
+    'snp-paravisor',
+    '--cpus',
+    '4',
+    '--run',
+    'uname -r; nproc; grep -c -w -e sev -e sev_es -e sev_snp /proc/cpuinfo; grep -o hv_vmbus /proc/modules | head -1; dmesg -r',
+  ]);
+  expect(status, stderr).toBe(0);
+  const [release = '', count, flags, module, ...rest] = stdout.toString().split('\n');
+  const text = rest.join('\n');
+  expect([count, flags, module]).toEqual(['4', '0', 'hv_vmbus']);
+  for (const line of [
+    /Memory Encryption Features active: AMD SEV\s*$/m,
+    /SEV: Status: vTom\s*$/m,
+    /Hyper-V: Isolation Config: Group A 0x1, Group B 0xba2$/m,
+    /hv_vmbus: Vmbus version:5\.3/,
+  ])
+    expect(text).toMatch(line);
+  expect(compareWarnings(text, { configuration: 'snp-paravisor', release, model: 'EPYC-Milan' })).toEqual([]);
+});
+
 test.for([
   [['boot', 'snp', '--cpu-model', 'SapphireRapids'], /SapphireRapids cannot run 'snp'/],
   [['boot', 'sev'], /no configuration 'sev'/],
