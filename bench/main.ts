@@ -5,7 +5,7 @@
  * - boot: the Debian 6.12 cloud kernel to power-off, same initramfs, command line and console.
  * - suite: commands and programs inside that guest, timed from outside by marks on the console.
  * - engines: instructions per second of each engine on the boot.
- * - memory: largest resident set, beside the guest's RAM.
+ * - memory: resident set while a guest makes new code for long.
  * - start: the command until it could run the first instruction.
  * - configurations: boot time of each against `plain`.
  */
@@ -17,12 +17,13 @@ import { CONFIGURATIONS } from '../src/machine/configurations.ts';
 import { ENGINES } from '../src/node/engine-choice.ts';
 import { makeGuest, MEMBER_NAMES, scratchFolder, type Guest } from './guest.ts';
 import { qemuVersion, run, type Ask, type Machine, type Run } from './machines.ts';
+import { measureNewCode } from './memory.ts';
 import { parseOptions, positive, refuse } from './options.ts';
 import { geometricMean, median } from './statistics.ts';
 
 const options = parseOptions({
   rounds: { type: 'string', default: '3' },
-  parts: { type: 'string', default: 'boot,suite,engines,start,configurations' },
+  parts: { type: 'string', default: 'boot,suite,engines,memory,start,configurations' },
   only: { type: 'string' },
   configurations: { type: 'string', default: 'snp,snp-paravisor,tdx,tdx-paravisor' },
   engine: { type: 'string' },
@@ -31,7 +32,7 @@ const options = parseOptions({
   'time-limit': { type: 'string', default: '600' },
 });
 
-const PARTS = ['boot', 'suite', 'engines', 'start', 'configurations'];
+const PARTS = ['boot', 'suite', 'engines', 'memory', 'start', 'configurations'];
 const parts = options.parts.split(',');
 const rounds = positive('rounds', options.rounds, true);
 const timeoutSeconds = positive('time-limit', options['time-limit']);
@@ -205,6 +206,16 @@ async function measureEngines(guest: Guest, folder: string): Promise<object> {
   return speeds;
 }
 
+async function measureMemory(at: string): Promise<object> {
+  const result = await measureNewCode(at);
+  if (!result.sound) failed = true;
+  const mib = (bytes: number): string => (bytes / 2 ** 20).toFixed(0);
+  console.log(
+    `\nmemory: resident while new code is made: ${mib(result.early)} MiB in the second quarter, ${mib(result.late)} MiB in the last`,
+  );
+  return result;
+}
+
 async function measureStart(guest: Guest): Promise<object> {
   const times: number[] = [];
   for (let round = 0; round < rounds; round++) {
@@ -254,6 +265,7 @@ try {
   if (parts.includes('boot')) report['boot'] = await measureBoot(guest, folder);
   if (parts.includes('suite')) report['suite'] = await measureSuite(guest);
   if (parts.includes('engines')) report['engines'] = await measureEngines(guest, folder);
+  if (parts.includes('memory')) report['memory'] = await measureMemory(folder);
   if (parts.includes('start')) report['start'] = await measureStart(guest);
   if (parts.includes('configurations')) report['configurations'] = await measureConfigurations(guest);
 } finally {

@@ -469,3 +469,29 @@ export const COMPUTE_GUESTS: readonly ComputeGuest[] = [
 export const IDLE_GUEST: ComputeGuest = guest('start', 'nothing: start and exit', 0, (asm) => {
   asm.alu('xor', eax, eax);
 });
+
+/**
+ * Writes a new function into each page of 96 MiB, calls it until it is hot, and begins again: code that keeps coming, of
+ * which an engine must not keep everything. RAX is the number of calls.
+ */
+export const NEW_CODE_GUEST: ComputeGuest = guest('new-code', 'new code for ever', 1300, (asm, scale) => {
+  asm.alu('xor', ebx, ebx);
+  asm.mov(r8d, Math.ceil(scale));
+  asm.label('round');
+  asm.mov(edi, DATA);
+  asm.label('page');
+  // mov eax, 1; add ebx, eax; ret
+  asm.movabs(rax, 0xc3c30100000001b8n);
+  asm.mov(at({ base: rdi }), rax);
+  asm.mov(ecx, 7000);
+  asm.label('again');
+  asm.call(rdi);
+  asm.dec(ecx);
+  asm.jcc('ne', 'again');
+  asm.alu('add', rdi, 4096);
+  asm.alu('cmp', rdi, DATA + (96 << 20));
+  asm.jcc('ne', 'page');
+  asm.dec(r8d);
+  asm.jcc('ne', 'round');
+  asm.mov(rax, rbx);
+});

@@ -16,7 +16,7 @@ const BATCH = 24;
 /** Instructions after which a smaller batch is compiled too. */
 const PATIENCE = 1_500_000;
 /** Slots of the function table for regions; when they are used up everything is dropped (a generation). */
-export const REGION_SLOTS = 24_000;
+export const REGION_SLOTS = 12_000;
 /** Drops of translated code on one frame after which what lies there is interpreted for long. */
 const CHANGES = 8;
 
@@ -59,7 +59,10 @@ export class Translator implements BlockObserver {
   #nextSlot: number;
   /** Slots of the regions that hold code of a block. */
   readonly #users = new Map<Block, number[]>();
-  readonly #regions = new Map<number, { readonly region: Region; readonly entries: readonly Block[] }>();
+  readonly #regions = new Map<
+    number,
+    { readonly blocks: readonly Block[]; readonly entries: readonly Block[] }
+  >();
   readonly #changes = new Map<number, number>();
   /** For inspection. */
   readonly counts = {
@@ -190,7 +193,10 @@ export class Translator implements BlockObserver {
 
   /** From here on dispatch enters the region. */
   #install(region: Region, { entries }: EmittedRegion, slot: number): void {
-    this.#regions.set(slot, { region, entries: entries.map(({ block }) => block) });
+    this.#regions.set(slot, {
+      blocks: region.blocks.map(({ block }) => block),
+      entries: entries.map(({ block }) => block),
+    });
     for (const { block } of region.blocks) {
       const users = this.#users.get(block);
       if (users) users.push(slot);
@@ -216,7 +222,7 @@ export class Translator implements BlockObserver {
     this.counts.drops++;
     for (const block of known.entries)
       if (this.#slotOf(block) === slot) this.#setHead(block, this.#parts.blocks.heat, 0, 0, 0);
-    for (const { block } of known.region.blocks) {
+    for (const block of known.blocks) {
       const users = this.#users.get(block);
       if (users)
         this.#users.set(
