@@ -47,10 +47,14 @@ test.skipIf(missing !== undefined)(
     ).toEqual(['guest', 'paravisor', 'host', 'silicon']);
     // One party has the processor at a time.
     const slices = traceEvents.filter(({ ph }) => ph === 'X') as unknown as readonly {
+      pid: number;
       ts: number;
       dur: number;
     }[];
-    expect(slices.length).toBeGreaterThan(1000);
+    expect(slices.length).toBeGreaterThan(50);
+    // Guest and paravisor run; what the host does in between takes no time of theirs and is a row of events.
+    expect(new Set(slices.map(({ pid }) => pid))).toEqual(new Set([0, 1]));
+    expect(traceEvents.some(({ ph, pid }) => ph === 'i' && pid === 2)).toBe(true);
     for (const [k, { ts, dur }] of slices.entries())
       expect(ts + dur).toBeLessThanOrEqual((slices[k + 1]?.ts ?? Infinity) + 1e-6);
     const events = readFileSync(lines, 'utf8').trim().split('\n').length - 1;
