@@ -33,9 +33,6 @@ const RECORDED = new Map(
     ) as Recording,
   ]),
 );
-// Recorded before the probe knew what an earlier message had left in its page.
-for (const { about } of RECORDED.values())
-  if (about.probes['padding'] !== undefined) (about.probes as Record<string, string[]>)['padding'] = [];
 const OUTSIDE = refusalsOf(CONFIGURATION_NAMES);
 
 /** What is recorded of one boot, and the answers of the machine to all of them. */
