@@ -12,6 +12,7 @@ import {
   FS_BASE,
   GS_BASE,
   REGISTER_NAMES,
+  RIP,
   ST,
   type VectorCase,
   type VectorResult,
@@ -340,6 +341,13 @@ export const RULES: readonly Rule[] = [
   },
 ];
 
+/** The bytes in front of a page that faults. */
+function partialStore(mask: Mask, { vector, cr2 }: VectorResult): void {
+  if (vector !== 14 || (cr2 & 0xfffn) !== 0n) return;
+  const second = Number(cr2);
+  mask.memory = (address) => address >= second - 9 && address < second;
+}
+
 /** What is not compared when the instruction ends in an exception. */
 export const FAULT_RULES: readonly Rule[] = [
   {
@@ -407,9 +415,7 @@ export const FAULT_RULES: readonly Rule[] = [
     reason:
       'an m80 of which only the part in the second page faults: Intel may have stored the part in the first (SDM volume 3, "Operand Split Across Segments and/or Pages"), AMD stores nothing',
     apply: ({ mask, expected, operands }) => {
-      if (operands[0] !== 'm80' || expected.vector !== 14 || (expected.cr2 & 0xfffn) !== 0n) return;
-      const second = Number(expected.cr2);
-      mask.memory = (address) => address >= second - 9 && address < second;
+      if (operands[0] === 'm80') partialStore(mask, expected);
     },
   },
   {
@@ -569,7 +575,13 @@ export function maskFor(c: VectorCase, expected: VectorResult): Mask {
   if ((view(expected.state).getUint16(FSW, true) & 0x80) === 0) mask.pointers = true;
   const { mnemonic, operands } = splitForm(c.form);
   // As for the single instructions: C0 to C3 are undefined after most of them.
-  if (mnemonic === 'program') mask.fsw |= C0 | C1 | C2 | C3;
+  if (mnemonic === 'program') {
+    mask.fsw |= C0 | C1 | C2 | C3;
+    // FSTP m80, as the rule of its own name says.
+    const at = Number(view(expected.state).getBigUint64(RIP, true) - view(c.state).getBigUint64(RIP, true));
+    const [opcode, modrm] = [c.code[at], c.code[at + 1] ?? 0];
+    if (expected.vector === 14 && opcode === 0xdb && (modrm & 0x38) === 0x38) partialStore(mask, expected);
+  }
   if (expected.vector !== undefined && expected.vector !== 0) {
     for (const rule of FAULT_RULES)
       if (rule.mnemonics.includes(mnemonic)) rule.apply({ c, expected, operands, mask });
