@@ -77,8 +77,7 @@ async function run(given: Given): Promise<number> {
   ] as const)
     if (path !== undefined && path !== '-') checkWritable(path, option);
   const configurations = CONFIGURATION_NAMES.filter((name) => given.only?.includes(name) ?? true);
-  await fetchAll(given);
-  const boots = bootsOf(given, configurations);
+  const boots = bootsOf({ ...given, ...(await fetchAll(given)) }, configurations);
   const progress = progressView(
     process.stderr,
     boots.map(({ label }) => label),
@@ -96,8 +95,11 @@ async function run(given: Given): Promise<number> {
   return ok ? STATUS.ok : STATUS.failed;
 }
 
-/** Packages come here once, not in every worker; a kernel that is none is found out before anything boots. */
-async function fetchAll(given: Given): Promise<void> {
+/**
+ * Packages come here once, not in every worker; a kernel that is none is found out before anything boots. Resolves to the kernel's
+ * package, also when a metapackage was given: the workers look into the cache only.
+ */
+async function fetchAll(given: Given): Promise<Pick<Given, 'kernelPackage'>> {
   const cache = new Cache(given.cacheDir);
   const say = (line: string): void => void process.stderr.write(`vitrine: ${line}\n`);
   const source: PackageSource = { cache, apt: new Apt(cache), offline: given.offline, say };
@@ -112,4 +114,5 @@ async function fetchAll(given: Given): Promise<void> {
   );
   expectGood(checkKernel(kernel.image));
   await packageBytes('busybox-static', source);
+  return kernel.package === undefined ? {} : { kernelPackage: kernel.package };
 }

@@ -55,6 +55,12 @@ describe.for(KERNELS)('$name', ({ metapackage, release }) => {
     look(['--kernel-package', metapackage], 1);
   });
 
+  booting(`goes through the matrix by a metapackage${reason}`, () => {
+    const ran = vitrine(['matrix', '--only', 'plain', '--kernel-package', metapackage, '--json', '-']);
+    expect(ran.status, ran.stderr).toBe(0);
+    expect(JSON.parse(ran.stdout.toString())).toMatchObject({ boots: [{ outcome: 'booted' }] });
+  });
+
   booting(`boots from a .deb file, with 2 processors${reason}`, () => {
     const cache = new Cache(defaultCacheDir());
     const [entry] = cache.find((name) => release.test(name.slice('linux-image-'.length, name.indexOf('_'))));
