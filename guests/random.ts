@@ -1,7 +1,7 @@
 /** The random choices of property tests: the same every time. */
 
 /** Mulberry32: the same cases every time. */
-function random(seed: number): () => number {
+export function random(seed: number): () => number {
   let state = seed;
   return () => {
     state = (state + 0x6d2b79f5) | 0;

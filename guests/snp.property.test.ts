@@ -10,20 +10,10 @@ import type { SnpHostView } from '../src/seats/snp.ts';
 import type { Machine } from '../src/machine/machine.ts';
 import { RUN } from '../src/x86/layout.ts';
 import { rax, rcx } from './asm.ts';
+import { random } from './random.ts';
 import { AT, snpMachine, type HostHand } from './snp.ts';
 
 const CASES = Number(process.env['SNP_CASES'] ?? 2000);
-
-/** Mulberry32: the same cases every time. */
-function random(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return (t ^ (t >>> 14)) >>> 0;
-  };
-}
 
 const RESPONSES: readonly number[] = [
   GHCB_MSR.sevInfoResponse,

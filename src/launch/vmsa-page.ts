@@ -1,6 +1,7 @@
 /** Initial registers as the VMSA page of a context (AMD APM vol. 2, table B-4). */
 import { PAGE_SIZE } from '../abi/hyperv/pages.ts';
-import { vmsa, VMSA_GENERAL } from '../abi/snp/vmsa.ts';
+import { GENERAL_REGISTERS } from '../abi/general-registers.ts';
+import { vmsa } from '../abi/snp/vmsa.ts';
 import type { InitialRegisters } from './directives.ts';
 
 export interface VmsaOptions {
@@ -29,7 +30,7 @@ export function vmsaPage(r: InitialRegisters, { vmpl, features, virtualTom }: Vm
   }
   for (const name of ['gdtr', 'idtr'] as const)
     vmsa.write({ [`${name}Limit`]: r[name].limit, [`${name}Base`]: r[name].base }, page);
-  for (const [n, name] of VMSA_GENERAL.entries()) vmsa.set(page, name, r.gprs[n] ?? 0n);
+  for (const [n, name] of GENERAL_REGISTERS.entries()) vmsa.set(page, name, r.gprs[n] ?? 0n);
   vmsa.write(
     {
       vmpl,

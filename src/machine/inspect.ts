@@ -2,6 +2,7 @@
  * What a debugger sees: registers and plaintext of everything. Importable from the shells and from tests only: no party
  * of the machine may know this.
  */
+import { GENERAL_REGISTERS } from '../abi/general-registers.ts';
 import { CPU, GS, FS, SEG, segField } from '../x86/layout.ts';
 import type { Machine } from './machine.ts';
 import { read64, rflags, setRflags, write64 } from '../silicon/vcpu.ts';
@@ -17,27 +18,9 @@ export interface Inspector {
   host(vp: number, va: bigint): number | undefined;
 }
 
-const GPRS = [
-  'rax',
-  'rcx',
-  'rdx',
-  'rbx',
-  'rsp',
-  'rbp',
-  'rsi',
-  'rdi',
-  'r8',
-  'r9',
-  'r10',
-  'r11',
-  'r12',
-  'r13',
-  'r14',
-  'r15',
-];
 const SEGMENTS = ['es', 'cs', 'ss', 'ds', 'fs', 'gs'];
 const OFFSETS: ReadonlyMap<string, number> = new Map([
-  ...GPRS.map((name, n): [string, number] => [name, CPU.gpr + n * 8]),
+  ...GENERAL_REGISTERS.map((name, n): [string, number] => [name, CPU.gpr + n * 8]),
   ['rip', CPU.rip],
   ['fs_base', segField(FS, SEG.base)],
   ['gs_base', segField(GS, SEG.base)],

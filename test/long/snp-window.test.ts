@@ -7,7 +7,8 @@ import { expect, test } from 'vitest';
 import { CALL } from '../../src/abi/hyperv/hypercall.ts';
 import { hostVisibilityInput } from '../../src/abi/hyperv/inputs.ts';
 import { SVM_EXIT } from '../../src/abi/snp/exit-codes.ts';
-import { vmsa, VMSA_GENERAL } from '../../src/abi/snp/vmsa.ts';
+import { GENERAL_REGISTERS } from '../../src/abi/general-registers.ts';
+import { vmsa } from '../../src/abi/snp/vmsa.ts';
 import type { HostState } from '../../src/host/state.ts';
 import type { Exit } from '../../src/seats/exits.ts';
 import type { Machine, Platform, World } from '../../src/machine/machine.ts';
@@ -33,13 +34,13 @@ const SYMBOLS =
 interface Load {
   readonly address: bigint;
   readonly length: number;
-  readonly base: (typeof VMSA_GENERAL)[number];
+  readonly base: (typeof GENERAL_REGISTERS)[number];
   readonly displacement: bigint;
-  readonly target: (typeof VMSA_GENERAL)[number];
+  readonly target: (typeof GENERAL_REGISTERS)[number];
 }
 
-const general = (register: Register): (typeof VMSA_GENERAL)[number] =>
-  VMSA_GENERAL[RegisterExt.number(register)] as (typeof VMSA_GENERAL)[number];
+const general = (register: Register): (typeof GENERAL_REGISTERS)[number] =>
+  GENERAL_REGISTERS[RegisterExt.number(register)] as (typeof GENERAL_REGISTERS)[number];
 
 /** A load of 8 bytes through one register, from the exception table of the kernel. */
 function findLoad(machine: Machine, start: bigint, stop: bigint): Load {

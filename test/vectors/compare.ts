@@ -1,4 +1,5 @@
 /** Runs cases on an engine and compares what comes out with what the processor did. */
+import { GENERAL_REGISTERS } from '../../src/abi/general-registers.ts';
 import { APPROXIMATE, acceptedOutcome, maskFor } from './masks.ts';
 import {
   CODE,
@@ -18,7 +19,6 @@ import {
   GS_BASE,
   MXCSR,
   type Patch,
-  REGISTER_NAMES,
   RFLAGS,
   RIP,
   ST,
@@ -245,7 +245,7 @@ export function compare(c: VectorCase, expected: VectorResult, actual: VectorRes
   }
   const e = view(expected.state);
   const a = view(actual.state);
-  REGISTER_NAMES.forEach((name, i) => {
+  GENERAL_REGISTERS.forEach((name, i) => {
     const keep = BigInt.asUintN(64, ~(mask.registers.get(i) ?? 0n));
     add(name, hex(e.getBigUint64(i * 8, true) & keep, 16), hex(a.getBigUint64(i * 8, true) & keep, 16));
   });
@@ -332,7 +332,7 @@ export function explain(
   lines.push(`  before: rip ${hex(rip, 1)} rflags ${flagNames(v.getUint32(RFLAGS, true))}`);
   for (let i = 0; i < 16; i += 4) {
     lines.push(
-      `    ${[0, 1, 2, 3].map((k) => `${(REGISTER_NAMES[i + k] ?? '').padStart(3)} ${hex(v.getBigUint64((i + k) * 8, true), 16)}`).join('  ')}`,
+      `    ${[0, 1, 2, 3].map((k) => `${(GENERAL_REGISTERS[i + k] ?? '').padStart(3)} ${hex(v.getBigUint64((i + k) * 8, true), 16)}`).join('  ')}`,
     );
   }
   const vectors = /xmm|\bmm/.test(c.form) || differences.some((d) => d.what.startsWith('xmm'));

@@ -1,4 +1,5 @@
 /** Cases whose results were worked out by hand from the manuals: they check the measuring itself. */
+import { GENERAL_REGISTERS } from '../../src/abi/general-registers.ts';
 import {
   CODE,
   DATA,
@@ -42,24 +43,7 @@ export interface Known {
   readonly memory?: readonly [number, bigint];
 }
 
-const NAMES = [
-  'rax',
-  'rcx',
-  'rdx',
-  'rbx',
-  'rsp',
-  'rbp',
-  'rsi',
-  'rdi',
-  'r8',
-  'r9',
-  'r10',
-  'r11',
-  'r12',
-  'r13',
-  'r14',
-  'r15',
-];
+const NAMES: readonly string[] = GENERAL_REGISTERS;
 export const registerOffset = (name: string): number => NAMES.indexOf(name) * 8;
 
 interface Setup {

@@ -5,13 +5,13 @@
  *
  * Each rule names the outputs it hides. Rules about vendors say both sides, as measured: Intel is family 6, model 207.
  */
+import { GENERAL_REGISTERS } from '../../src/abi/general-registers.ts';
 import {
   CODE,
   CODE_BYTES,
   FSW,
   FS_BASE,
   GS_BASE,
-  REGISTER_NAMES,
   RIP,
   ST,
   type VectorCase,
@@ -97,9 +97,9 @@ const fsw =
   };
 
 const register =
-  (...names: (typeof REGISTER_NAMES)[number][]): Rule['apply'] =>
+  (...names: (typeof GENERAL_REGISTERS)[number][]): Rule['apply'] =>
   ({ mask }) => {
-    for (const name of names) mask.registers.set(REGISTER_NAMES.indexOf(name), 0xffff_ffffn);
+    for (const name of names) mask.registers.set(GENERAL_REGISTERS.indexOf(name), 0xffff_ffffn);
   };
 
 /** The general register that ModRM.rm names (register forms, REX.B honoured). */
@@ -127,7 +127,7 @@ function hideUpperCounts({ c, mask, expected }: Situation): void {
   if (!/^(random )?rep/.test(c.form) || !prefixes.includes(0x67)) return;
   if (expected.vector === undefined && view(c.state).getUint32(8, true) !== 0) return;
   for (const name of ['rcx', 'rsi', 'rdi'] as const)
-    mask.registers.set(REGISTER_NAMES.indexOf(name), 0xffff_ffff_0000_0000n);
+    mask.registers.set(GENERAL_REGISTERS.indexOf(name), 0xffff_ffff_0000_0000n);
 }
 
 export const RULES: readonly Rule[] = [

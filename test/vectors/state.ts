@@ -23,25 +23,6 @@ export const MXCSR_MASK = FX + 28;
 export const ST = FX + 32;
 export const XMM = FX + 160;
 
-export const REGISTER_NAMES = [
-  'rax',
-  'rcx',
-  'rdx',
-  'rbx',
-  'rsp',
-  'rbp',
-  'rsi',
-  'rdi',
-  'r8',
-  'r9',
-  'r10',
-  'r11',
-  'r12',
-  'r13',
-  'r14',
-  'r15',
-] as const;
-
 /** Readable and executable, not writable. Unmapped on both sides. */
 export const CODE = 0x1000_0000;
 export const CODE_BYTES = 8192;

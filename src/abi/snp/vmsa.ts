@@ -197,23 +197,3 @@ export const EVENT_INJECTION = {
   hasError: 1 << 11,
   valid: 0x8000_0000,
 } as const;
-
-/** Fields of the general registers, in encoding order. */
-export const VMSA_GENERAL = [
-  'rax',
-  'rcx',
-  'rdx',
-  'rbx',
-  'rsp',
-  'rbp',
-  'rsi',
-  'rdi',
-  'r8',
-  'r9',
-  'r10',
-  'r11',
-  'r12',
-  'r13',
-  'r14',
-  'r15',
-] as const;

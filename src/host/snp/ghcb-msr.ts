@@ -62,16 +62,7 @@ export function answerGhcbMsr(call: HostCall, vp: VpState, target: SnpVp): void 
       const gpa = (request.hi & 0xf_ffff) * 0x1_0000_0000 + ((request.lo & ~0xfff) >>> 0);
       const known = operation === PAGE_OPERATION.private || operation === PAGE_OPERATION.shared;
       const ok = known && changePageState(pageWorld(call), gpa, false, operation === PAGE_OPERATION.private);
-      if (call.sink.mask & EVENT_CLASS.privileged)
-        call.sink.emit(
-          EVENT.privilegedOperation,
-          call.now,
-          vp.index,
-          PRIVILEGED_OPERATION.pageStateChange,
-          gpa,
-          ok ? 0 : 1,
-          target.vmpl,
-        );
+      tracePageStateRequest(call, vp, target, gpa, ok);
       answer(GHCB_MSR.pageStateResponse, 0, ok ? 0 : 1);
       return;
     }
@@ -102,4 +93,17 @@ export function answerGhcbMsr(call: HostCall, vp: VpState, target: SnpVp): void 
 export function withoutAlias(call: HostCall, gpa: number): number {
   const alias = call.state.snp?.aliasBit ?? 0;
   return alias !== 0 && gpa >= 2 ** alias && gpa < 2 ** (alias + 1) ? gpa - 2 ** alias : gpa;
+}
+
+/** Somebody in the guest has asked for another state of a page. */
+export function tracePageStateRequest(
+  { sink, now }: HostCall,
+  { index }: VpState,
+  { vmpl }: SnpVp,
+  gpa: number,
+  ok: boolean,
+): void {
+  if ((sink.mask & EVENT_CLASS.privileged) === 0) return;
+  const refused = ok ? 0 : 1;
+  sink.emit(EVENT.privilegedOperation, now, index, PRIVILEGED_OPERATION.pageStateChange, gpa, refused, vmpl);
 }

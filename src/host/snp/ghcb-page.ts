@@ -31,7 +31,7 @@ import { apicWriteIcr } from '../../chipset/partition/interrupts.ts';
 import { ghcbHypercall, guestMayReach, PARAVISOR_VMPL, vtlReturn } from './vtl.ts';
 import { runVmpl, setVmsa, startContext } from './contexts.ts';
 import { cpuidForGuest } from './cpuid.ts';
-import { FEATURES, withoutAlias } from './ghcb-msr.ts';
+import { FEATURES, tracePageStateRequest, withoutAlias } from './ghcb-msr.ts';
 import { readProcessorMsr, writeProcessorMsr } from './msrs.ts';
 import { changePageState, isShared, pageWorld, smashPage } from './pages.ts';
 import { BLOCK, PAGE, snpView, spaOf, type SnpVp } from './state.ts';
@@ -436,7 +436,7 @@ function pageStates(request: Request): Answer {
     let ok = false;
     if (operation === PAGE_OPERATION.private || operation === PAGE_OPERATION.shared) {
       ok = changePageState(world, gpa, large, operation === PAGE_OPERATION.private);
-      requested(request, gpa, ok);
+      tracePageStateRequest(request.call, request.vp, request.target, gpa, ok);
     } else if (operation === PAGE_OPERATION.psmash && large) ok = smashPage(world, gpa);
     // Joining again is an optimisation that the specification lets a host leave out.
     else if (operation === PAGE_OPERATION.unsmash && large) ok = true;
@@ -449,19 +449,6 @@ function pageStates(request: Request): Answer {
     page[start + 1] = (index + 1) >>> 8;
   }
   return DONE;
-}
-
-function requested({ call, vp, target }: Request, gpa: number, ok: boolean): void {
-  if (call.sink.mask & EVENT_CLASS.privileged)
-    call.sink.emit(
-      EVENT.privilegedOperation,
-      call.now,
-      vp.index,
-      PRIVILEGED_OPERATION.pageStateChange,
-      gpa,
-      ok ? 0 : 1,
-      target.vmpl,
-    );
 }
 
 /** VMM errors in the high word of info 2. */

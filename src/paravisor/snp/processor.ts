@@ -3,7 +3,8 @@
 import { initialContext } from '../../abi/hyperv/inputs.ts';
 import { PAGE_SIZE } from '../../abi/hyperv/pages.ts';
 import { u16, u32 } from '../../abi/record.ts';
-import { SEV_FEATURE, vmsa, VMSA_GENERAL, X87_ALL_VALID } from '../../abi/snp/vmsa.ts';
+import { GENERAL_REGISTERS } from '../../abi/general-registers.ts';
+import { SEV_FEATURE, vmsa, X87_ALL_VALID } from '../../abi/snp/vmsa.ts';
 import type { CpuidRegisters } from '../../seats/exits.ts';
 import type { HostView } from '../../seats/host-view.ts';
 import type { RmpOutcome, Vmpl0Seat } from '../../seats/program.ts';
@@ -178,7 +179,7 @@ export function resetContext(context: Context, features: number, virtualTom: big
   context.setSegment('idtr', 0, 0n, 0xffff, 0);
   context.setSegment('ldtr', 0, 0n, 0xffff, 0x82);
   context.setSegment('tr', 0, 0n, 0xffff, 0x8b);
-  for (const name of VMSA_GENERAL) context.setWide(name, 0n);
+  for (const name of GENERAL_REGISTERS) context.setWide(name, 0n);
   context.setWide('rip', 0xfff0n);
   context.setWide('rflags', 2n);
   context.setWide('cr0', 0x6000_0010n);

@@ -2,7 +2,8 @@
 
 import { initialContext } from '../../abi/hyperv/inputs.ts';
 import { u16, u32 } from '../../abi/record.ts';
-import { vmsa, VMSA_GENERAL } from '../../abi/snp/vmsa.ts';
+import { GENERAL_REGISTERS } from '../../abi/general-registers.ts';
+import { vmsa } from '../../abi/snp/vmsa.ts';
 import { L2_CTL } from '../../abi/tdx/l2.ts';
 import type { ParavisorConfig } from '../config.ts';
 import { bitmapId, CONTROLS_ID, FIELD, IA32E_GUEST, NATIVE_MSRS, SEGMENTS, segmentFields } from './fields.ts';
@@ -80,7 +81,7 @@ function setSegment(
 
 /** From a page in the form of a VMSA, which the launch has measured. */
 export function startLoaded(guest: Guest, page: Uint8Array): void {
-  for (const [n, name] of VMSA_GENERAL.entries()) guest.setGeneral(n, vmsa.get(page, name));
+  for (const [n, name] of GENERAL_REGISTERS.entries()) guest.setGeneral(n, vmsa.get(page, name));
   guest.rip = vmsa.get(page, 'rip');
   guest.rflags = vmsa.get(page, 'rflags');
   for (const [index, name] of SEGMENTS.entries())

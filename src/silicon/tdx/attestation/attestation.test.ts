@@ -3,8 +3,9 @@ import { createHash, createHmac, X509Certificate } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
 import { readQuote, tdBody10, tdBody15 } from '../../../abi/tdx/quote.ts';
 import { REPORT_PART, reportMac, tdInfo, teeTcbInfo } from '../../../abi/tdx/report.ts';
+import { verifierInput, verifyQuote } from '../../../../test/dcap.ts';
 import { tdxCertificates } from './certificates.ts';
-import { tdxCollateral, type TdxCollateral } from './collateral.ts';
+import { tdxCollateral } from './collateral.ts';
 import { finishMeasurement, measurePage, startMeasurement } from './mrtd.ts';
 import { tdxPlatform } from './platform.ts';
 import { makeQuote } from './quote.ts';
@@ -23,27 +24,6 @@ const info = {
   rtmr3: new Uint8Array(48).fill(0x33),
 };
 const NOW = 1_800_000_000;
-
-/** What the independent verifier takes. */
-function verifierInput(collateral: TdxCollateral) {
-  return {
-    pck_crl_issuer_chain: collateral.pckCrlChain,
-    root_ca_crl: hex(collateral.rootCrl),
-    pck_crl: hex(collateral.pckCrl),
-    tcb_info_issuer_chain: collateral.tcbSigningChain,
-    tcb_info: collateral.tcbInfo.text,
-    tcb_info_signature: collateral.tcbInfo.signature,
-    qe_identity_issuer_chain: collateral.tcbSigningChain,
-    qe_identity: collateral.qeIdentity.text,
-    qe_identity_signature: collateral.qeIdentity.signature,
-  } as unknown as Parameters<QuoteVerifier['verify']>[1];
-}
-const verify = (quote: Uint8Array, of = platform, root = tdxCollateral(of).root) =>
-  QuoteVerifier.newWithRootCa(Buffer.from(root)).verify(
-    Buffer.from(quote),
-    verifierInput(tdxCollateral(of)),
-    NOW,
-  );
 
 describe('measurePage', () => {
   it('hashes the records of the specification in order', () => {
@@ -125,7 +105,7 @@ describe('makeQuote', () => {
     'version %i is accepted by an independent verifier that is given our root',
     (version) => {
       const quote = makeQuote(platform, report, version) as Uint8Array;
-      const verified = verify(quote);
+      const verified = verifyQuote(quote);
       expect(verified.status).toBe('UpToDate');
       expect(verified.advisory_ids).toEqual([]);
       const td = verified.report.asTd10();
@@ -137,7 +117,7 @@ describe('makeQuote', () => {
   );
   it("is refused under another root, Intel's among them, and after any change", () => {
     const quote = makeQuote(platform, report, 4) as Uint8Array;
-    expect(() => verify(quote, platform, tdxCollateral(tdxPlatform(2n)).root)).toThrow();
+    expect(() => verifyQuote(quote, platform, tdxCollateral(tdxPlatform(2n)).root)).toThrow();
     expect(() =>
       QuoteVerifier.newProd().verify(Buffer.from(quote), verifierInput(tdxCollateral(platform)), NOW),
     ).toThrow();
@@ -145,7 +125,7 @@ describe('makeQuote', () => {
     for (const at of [30, 48 + 136, 48 + 583, 636, 700, 770 + 64, 770 + 320, 1154, 1220]) {
       const changed = quote.slice();
       changed[at] = (changed[at] as number) ^ 1;
-      expect(() => verify(changed), `byte ${at}`).toThrow();
+      expect(() => verifyQuote(changed), `byte ${at}`).toThrow();
     }
   });
   it('makes none of a report that this platform did not make', () => {
