@@ -125,9 +125,12 @@ class Report {
   }
 
   end(): void {
-    const { translated, untranslated } = this.#bench.counts;
-    if (translated > 0)
+    const { translated, untranslated, executed, interpreted } = this.#bench.counts;
+    if (translated > 0) {
       console.log(`${translated} cases began in a region, ${untranslated} cannot, the others are stepped`);
+      const share = (100 * (1 - interpreted / executed)).toFixed(1);
+      console.log(`${executed} instructions of them, ${share} % in regions`);
+    }
     const forms = [...this.byForm].sort((a, b) => b[1] - a[1]);
     for (const [form, count] of forms.slice(0, 400)) console.log(`${String(count).padStart(6)}  ${form}`);
     console.log(`${this.total} cases on ${this.#name}: ${this.failures} differ, in ${forms.length} forms`);

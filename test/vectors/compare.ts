@@ -46,6 +46,8 @@ export interface VectorEngine {
   readonly warmUps: number;
   /** Makes a region that starts at `start`, which has run; false when what lies there cannot be translated. */
   translate(start: number): boolean;
+  /** Instructions of the last run, exception handler's included, and how many of them no region executed. */
+  taken(): { readonly executed: number; readonly interpreted: number };
   /** The harness changed bytes of an executable page. */
   codeChanged(address: number, length: number): void;
   /** Loads the 576 bytes of `state.ts`. Fields outside an FXSAVE64 image's 416 bytes take their reset values. */
@@ -81,7 +83,7 @@ export class VectorBench {
   readonly #expected: Uint8Array;
   readonly #expectedWords: Uint32Array;
   /** Cases on an engine that translates. */
-  readonly counts = { translated: 0, untranslated: 0 };
+  readonly counts = { translated: 0, untranslated: 0, executed: 0, interpreted: 0 };
 
   constructor(engine: VectorEngine) {
     const content = windowContent();
@@ -112,6 +114,11 @@ export class VectorBench {
       this.counts[this.#engine.translate(rip) ? 'translated' : 'untranslated']++;
     }
     const result = this.#once(c, single);
+    if (warmUps > 0 && !single) {
+      const { executed, interpreted } = this.#engine.taken();
+      this.counts.executed += executed;
+      this.counts.interpreted += interpreted;
+    }
     this.#code.fill(CODE_FILLER, rip - CODE, rip - CODE + length);
     this.#engine.codeChanged(rip, length);
     return result;

@@ -2,6 +2,7 @@
 import { x86Defs, x86Routines } from '../../src/x86/all.ts';
 import type { Def } from '../../src/x86/defs/def.ts';
 import { findCpuModel } from '../../src/x86/cpuid.ts';
+import type { Block } from '../../src/x86/blocks.ts';
 import { Engine } from '../../src/x86/engine.ts';
 import {
   CPU,
@@ -12,7 +13,9 @@ import {
   FS,
   GDTR,
   GS,
+  HEAD,
   IDTR,
+  REC,
   RUN,
   SEG,
   SS,
@@ -191,6 +194,15 @@ export function createVectorEngine(
     CPU.cr2 + 4,
   ];
 
+  /** Of the last run that is counted. */
+  let executed = 0;
+  const heads = new Map<Block, number>();
+  const heatOf = (block: Block): number => view.getUint32(block.record - HEAD.size + HEAD.heat, true);
+  const codeBlocks = (): Set<Block> =>
+    new Set(
+      [0, 1].flatMap((page) => engine.blocks.inFrame((codeHost >>> 12) + page)).filter((b) => !b.stale),
+    );
+
   /** One step of the engine; true when it came to an exception's handler. */
   const step = (budget: number): boolean => {
     let reason = engine.run(cpu, budget, cases);
@@ -236,10 +248,24 @@ export function createVectorEngine(
       const at = codeHost + start - codeBase;
       const block = engine.blocks.find(at, mode, start | 0, 0);
       if (block === undefined || translator === undefined) return false;
-      translator.hot(block);
       const before = translator.counts.regions;
+      // The first instruction's region, then what is reached by jumps whose target no region knows.
+      translator.hot(block);
       translator.compile();
-      return translator.counts.regions > before;
+      const made = translator.counts.regions > before;
+      heads.clear();
+      for (const other of codeBlocks()) if (heatOf(other) !== 0) translator.hot(other);
+      translator.compile();
+      for (const other of codeBlocks()) heads.set(other, heatOf(other));
+      return made;
+    },
+    taken() {
+      let interpreted = 0;
+      for (const block of codeBlocks()) {
+        const runs = (heads.get(block) ?? NEVER_HOT) - heatOf(block);
+        if (runs > 0) interpreted += runs * (view.getUint32(block.record + REC.after, true) + 1);
+      }
+      return { executed, interpreted };
     },
     map(address, length, access) {
       const physical = nextFrame;
@@ -302,9 +328,12 @@ export function createVectorEngine(
     run(stop, limit, single): EngineOutcome {
       const start = view.getBigUint64(cpu + CPU.rip, true);
       if (kind !== 'interpreter' && !single) {
-        const budget = (): number => (kind === 'translator' ? 1000 : 1 + rng.below(40));
+        // Mixed: mostly too little for a region, or for the whole of a program.
+        const budget = (): number =>
+          kind === 'translator' ? 1000 : 1 + rng.below(rng.chance(0.5) ? 40 : 250);
         let left = limit;
         while (left > 0 && !step(budget())) left -= engine.executed(cpu);
+        executed = limit - left + engine.executed(cpu);
         if (raised === undefined) return { vector: -1, errorCode: 0, cr2: 0n };
         ended = endOf(start, stop);
         if (ended !== undefined) return { vector: undefined, errorCode: 0, cr2: 0n };
