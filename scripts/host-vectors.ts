@@ -17,6 +17,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { x86Defs } from '../src/x86/all.ts';
 import { VectorBench, type VectorEngine, compare, explain } from '../test/vectors/compare.ts';
+import { describeUncovered } from '../test/vectors/coverage.ts';
 import { type VectorEngineKind, createVectorEngine } from '../test/vectors/engine.ts';
 import { type Form, FORMS } from '../test/vectors/forms.ts';
 import { type Indexed, readRecording, writeRecording } from '../test/vectors/format.ts';
@@ -246,6 +247,8 @@ function counts(): void {
     for (const [mnemonic, list] of byMnemonic)
       console.log(`- ${mnemonic === '*' ? 'all' : mnemonic}: ${list.join('; ')}`);
   }
+  console.log('\n## What is not recorded\n');
+  console.log(describeUncovered());
   console.log('\n## What is not compared\n');
   console.log(describeRules());
 }

@@ -221,8 +221,10 @@ export function decode(
     if (candidate.form === 'mem' && !memory) continue;
     if (candidate.form === 'reg' && memory) continue;
     if (long ? candidate.no64 : candidate.only64) continue;
-    // 90 is NOP, not XCHG of rAX with itself (which would clear the upper half); with REX.B it exchanges R8.
-    if (byte === 0x90 && map === 0 && candidate.plus !== ((insn.rex & 1) === 1)) continue;
+    // 90 is NOP, not XCHG of rAX with itself (which would clear the upper half); with REX.B it exchanges R8. With F3 it is
+    // PAUSE, REX.B or not (measured on Intel; the manuals do not say).
+    if (byte === 0x90 && map === 0 && candidate.prefix === 'any' && candidate.plus !== ((insn.rex & 1) === 1))
+      continue;
     if (candidate.vex) {
       if (candidate.vex.l !== 'any' && candidate.vex.l !== insn.vexL) continue;
       if (candidate.vex.w !== 'any' && candidate.vex.w !== vexW) continue;

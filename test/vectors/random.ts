@@ -45,6 +45,7 @@ export function excluded(code: Uint8Array): string | undefined {
     }
   }
   if ((op === 0xe0 || op === 0xe1) && repeat) return 'a prefix that nobody documents';
+  if ((op === 0xc6 || op === 0xc7) && next === 0xf8) return 'TSX of the host';
   if (op !== 0x0f) return undefined;
   if ([0x05, 0x34, 0x35].includes(next)) return 'system call';
   if ([0x00, 0x01, 0x02, 0x03, 0xb2, 0xb4, 0xb5, 0xa1, 0xa9].includes(next)) return 'descriptor tables';
@@ -81,7 +82,8 @@ function nameOf(instruction: Instruction): string {
       const register = instruction.opRegister(i);
       if (i > 0 && register === Register.CL && code.endsWith('_CL')) operands.push('cl');
       else if (RegisterExt.isGPR(register)) operands.push(`r${RegisterExt.size(register) * 8}`);
-      else operands.push(RegisterExt.isXMM(register) ? 'xmm' : 'register');
+      else if (RegisterExt.isXMM(register)) operands.push('xmm');
+      else operands.push(RegisterExt.isMM(register) ? 'mm' : 'register');
     } else if (kind === OpKind.Memory) {
       const match = /_(?:rm|m)(\d+)/.exec(code);
       operands.push(`m${match?.[1] ?? ''}`);

@@ -266,6 +266,12 @@ export const moveDefs: readonly Def[] = [
   },
   { name: 'nop', enc: ['0F18 /r Ev'], sem: () => undefined },
   { name: 'prefetchw', enc: ['0F0D /r:m M'], sem: () => undefined },
+  {
+    // With a register AMD raises #UD (APM vol. 3, PREFETCH), Intel has a NOP (SDM vol. 2, table A-3); both measured.
+    name: 'nop',
+    enc: ['0F0D /r:r Ev'],
+    sem: (e) => e.raiseIf(e.field32(CPU.vendor).eqz(), VEC.UD),
+  },
   { name: 'lahf', enc: ['9F -'], sem: (e) => e.setAh(e.f.let(e.status().and(0xd5).or(2))) },
   {
     name: 'sahf',
