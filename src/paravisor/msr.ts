@@ -18,6 +18,9 @@ const ROWS: readonly Row[] = [
   { name: 'MTRRCAP', index: 0xfe, value: { lo: 0x400, hi: 0 } },
   // As hypervisors answer it: newer than any microcode that a guest would load.
   { name: 'PATCH_LEVEL', index: 0x8b, value: { lo: 0xffff_ffff, hi: 0xffff_ffff } },
+  // Fast strings on, no branch trace, no PEBS (Intel SDM vol. 4, table 2-2). Without the first bit a guest takes ERMS for
+  // absent, and code that takes FSRM to imply ERMS, as Linux 6.1's memmove, copies without end.
+  { name: 'MISC_ENABLE', index: 0x1a0, value: { lo: 0x1801, hi: 0 } },
 ];
 
 const rows = new Map(ROWS.map((row) => [row.index, row.value]));

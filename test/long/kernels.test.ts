@@ -70,3 +70,41 @@ describe.for(KERNELS)('$name', ({ metapackage, release }) => {
     look(['--kernel', file, '--offline'], 2);
   });
 });
+
+/** What 6.1 knows of paravisors: the isolation leaf. It clears shared pages through their private addresses, which is #MC (vector 18). */
+const LEAVES = [
+  ['snp-paravisor', '0xba2'],
+  ['tdx-paravisor', '0xbe3'],
+] as const;
+
+describe.for(LEAVES)("Debian's 6.1 cloud kernel in %s", ([configuration, groupB]) => {
+  const [{ metapackage, release }] = KERNELS;
+  const missing = whyNoKernel(metapackage);
+  const reason = missing === undefined ? '' : ` (skipped: ${missing})`;
+
+  test.skipIf(missing !== undefined).for([1, 4])(
+    `%i processors: reaches user space as the guest of a paravisor, and its vmbus_connect ends at the first shared page${reason}`,
+    (cpus) => {
+      const ran = vitrine([
+        'boot',
+        configuration,
+        '--kernel-package',
+        metapackage,
+        '--cpus',
+        String(cpus),
+        '--run',
+        'uname -r; nproc; grep -cE "sev|tdx" /proc/cpuinfo; dmesg',
+      ]);
+      expect(ran.status, ran.stderr).toBe(0);
+      const [running = '', count, flags, ...rest] = ran.stdout.toString().split('\n');
+      expect(running).toMatch(release);
+      expect([count, flags]).toEqual([String(cpus), '0']);
+      const dmesg = rest.join('\n');
+      expect(dmesg).toContain(`Hyper-V: Isolation Config: Group A 0x1, Group B ${groupB}`);
+      expect(dmesg).not.toContain('Disabled fast string operations');
+      // An entry of early_idt_handler_array has 9 bytes: 0xa2 is the one of vector 18.
+      expect(dmesg).toContain('early_idt_handler_array+0xa2/');
+      expect(dmesg).toMatch(/RIP: \S+:vmbus_connect\+/);
+    },
+  );
+});
