@@ -529,8 +529,11 @@ function writeRun(
       () => {
         const kind = f.let(f.load('32', cpu, CPU.raiseKind));
         slot.set(0);
-        // Between instructions: a region may have used budget before it came there.
-        f.if(ip.get.eqz(), () => budget.set(f.load('32', cpu, CPU.budget)));
+        // Between instructions, or on the way out of a region (the record says in which): it may have used budget before.
+        f.if(ip.get.eqz(), () => {
+          budget.set(f.load('32', cpu, CPU.budget));
+          ip.set(f.load('32', cpu, CPU.record));
+        });
         f.if(ip.get, () => {
           const after = f.let(f.load('32', ip.get, REC.after));
           const nextRip = f.let(f.load('64', ip.get, REC.next));

@@ -44,10 +44,9 @@ export const CPU = {
   /** u64: virtual time (ticks) at which run() started. */
   clock: 0x0e0,
   // 0x0e8: the fetch window.
-  /** u64: current fetch window: linear base, and i64 mask (~(size - 1)); u64 system-physical base. */
+  /** u64: current fetch window: linear base, and i64 mask (~(size - 1)). */
   windowBase: 0x0e8,
   windowMask: 0x0f0,
-  windowSpa: 0x0f8,
 
   /** Segment registers, 32 bytes each: es cs ss ds fs gs ldtr tr gdtr idtr; see SEG. */
   seg: 0x100,
@@ -136,6 +135,8 @@ export const CPU = {
   deliver: 0x578,
   /** u32 stack-pointer mask helpers: 0xffff, 0xffffffff or 64-bit, by SS.B and mode: log2 bytes 2/4/8. */
   stackSize: 0x57c,
+  /** u64: tag that a region's access missed with. Only there so that the tag has a second use: see RegionSem. */
+  missed: 0x0f8,
   /** Scratch for handlers, 64 bytes. */
   scratch: 0x580, // -> 0x5c0
   /** u32: this context's TLB area (see TLB), and the always-empty data TLB. */

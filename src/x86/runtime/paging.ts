@@ -403,9 +403,6 @@ export const pagingRoutines: readonly Routine[] = [
   routine('fetch_window', ['i32', 'i64'], [], (f, lib) => {
     const cpu = f.p(0);
     const va = f.p(1);
-    f.if(f.callValue(lib('canonical'), cpu, va).eqz(), () =>
-      f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0)),
-    );
     const user = f.let(f.load('32', cpu, CPU.cpl).eq(3));
     const array = f.let(
       f
@@ -441,6 +438,9 @@ export const pagingRoutines: readonly Routine[] = [
     };
     f.if(f.load('64', small).eq(page), () => use(small, page, -4096));
     f.if(f.load('64', large).eq(block), () => use(large, block, -0x200000));
+    f.if(f.callValue(lib('canonical'), cpu, va).eqz(), () =>
+      f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0)),
+    );
     const leaf = f.callValue(lib('walk'), cpu, va, i32(FETCH), user, i32(0));
     const gpa = f.let(f.load('64', cpu, CPU.stageGpa));
     const host = f.callValue(lib('second_stage'), cpu, gpa, i32(FETCH));

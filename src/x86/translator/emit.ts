@@ -7,7 +7,7 @@
  * branches, backward ones set the entry and go round. There is one way out for everything, which writes the locals back
  * and goes on in the region of the new rip when there is one. A fault tag that is thrown inside takes the same way.
  */
-import { CPU, ENGINE, HEAD, JUMP, REC } from '../layout.ts';
+import { CPU, ENGINE, HEAD, JUMP, MODE, REC } from '../layout.ts';
 import { REGION_FAULT, REGION_PARAMS, REP, jumpEntry, windowKey } from '../interpreter.ts';
 import type { Library } from '../sem.ts';
 import { FunctionBuilder, type Label, type TagRef, type Var } from '../wasm/function.ts';
@@ -142,7 +142,12 @@ function write(
   const state = new Locals(f, budget, before);
   const rip = f.persistent('i64');
   const fault = f.persistent('i32');
+  /** Record of the instruction that is done on the way out, 0: none; and whether it is one that only jumps. */
+  const last = f.persistent('i32');
+  const jumps = f.persistent('i32');
   const { blocks, index } = region;
+
+  const outside = blocks.some(({ instructions }) => instructions.some(({ how }) => how === 'outside'));
 
   // Entries: the root, what calls return to, heads of loops, and what follows an instruction outside.
   const returnPoints = blocks.flatMap(({ returns }) => (returns === undefined ? [] : [returns]));
@@ -229,9 +234,9 @@ function write(
     for (const [n, instruction] of block.instructions.entries()) {
       const { record, variant, how } = instruction;
       if (how === 'outside') {
-        // The interpreter does it: this one and what follows are not paid for here.
-        budget.set(budget.get.add(record.word(REC.after) + 1));
-        leave(i64(record.long(REC.next) - BigInt(record.byte(REC.length))));
+        last.set(record.address);
+        if (variant.entry.def.ends === 'jump') jumps.set(1);
+        f.br(out);
         return;
       }
       if (how === 'handler') {
@@ -245,8 +250,8 @@ function write(
       });
       if ((variant.entry.def.ends ?? 'no') !== 'no') return;
     }
-    const last = (block.instructions[block.instructions.length - 1] as Instruction).record;
-    const rest = last.word(REC.after);
+    const end = (block.instructions[block.instructions.length - 1] as Instruction).record;
+    const rest = end.word(REC.after);
     if (rest > 0) budget.set(budget.get.add(rest));
     goto(block.fall as bigint, true);
   };
@@ -320,13 +325,49 @@ function write(
     f.store('32', cpu, budget.get, CPU.budget);
     f.return(i32(REGION_FAULT));
   });
-  f.store('64', cpu, rip.get, CPU.rip);
+  if (outside) {
+    f.if(
+      last.get,
+      () => writeLast(f, lib, cpu, budget, rip, last.get, jumps.get),
+      () => f.store('64', cpu, rip.get, CPU.rip),
+    );
+  } else f.store('64', cpu, rip.get, CPU.rip);
   writeChain(f, lib, cpu, budget, rip.get);
   f.prefix(() => {
     state.fill(cpu);
     state.tlb.set(f.load('32', cpu, CPU.tlbFast));
   });
   return { emitted: { f, entries }, state };
+}
+
+/**
+ * An instruction that ends its block and that no region has in line, by its handler, as run() does it. What it throws is
+ * run()'s to catch: everything is in the CPU structure.
+ */
+function writeLast(
+  f: FunctionBuilder,
+  lib: Library,
+  cpu: Val,
+  budget: Var,
+  rip: Var,
+  record: Val,
+  jumps: Val,
+): void {
+  f.store('32', cpu, record, CPU.record);
+  f.store('32', cpu, budget.get, CPU.budget);
+  f.callIndirect(TYPES.handler, f.load('16u', record, REC.slot), [], cpu, record);
+  f.if(
+    jumps,
+    // String operations take more than the instruction that the block was charged for.
+    () => budget.set(f.load('32', cpu, CPU.budget)),
+    () => {
+      f.call(lib('update_mode'), cpu);
+      f.call(lib('update_special'), cpu);
+      const code64 = f.load('32', cpu, CPU.mode).and(MODE.codeMask).eq(MODE.code64);
+      f.if(f.load('32', cpu, CPU.special).bool().or(code64.eqz()), () => f.return(budget.get));
+    },
+  );
+  rip.set(f.load('64', cpu, CPU.rip));
 }
 
 /** Goes on in the region of `rip`, or returns to run(). */

@@ -53,6 +53,8 @@ const SUPPORT = [
   'store_region128',
   'load_region128',
   'fetch_window',
+  'update_mode',
+  'update_special',
   'stack_linear',
   'carry_of',
   'status_of',

@@ -5,7 +5,6 @@
 import { operandBytes, type Entry, type OperandSpec } from '../encoding.ts';
 import { CPU, REC, STATUS_FLAGS, TLB, VEC } from '../layout.ts';
 import { carryOf, conditionOf, statusOf } from '../runtime/flags.ts';
-import { tlbHit } from '../runtime/memory.ts';
 import { Sem, type Library, type Size } from '../sem.ts';
 import type { FunctionBuilder, Var } from '../wasm/function.ts';
 import { i32, i64, select, type Operand, type Val } from '../wasm/value.ts';
@@ -313,42 +312,59 @@ export class RegionSem extends Sem {
   }
 
   // Memory.
-  #tlbEntry(address: Val): Val {
-    return this.f.let(
+  /**
+   * Compares the TLB's tag: `hit` gets the host address. The tag is used twice, or V8 folds its load into the comparison and,
+   * because a load could trap, keeps the load itself as well.
+   */
+  #access(address: Val, bytes: number, write: boolean, hit: (host: Val) => void, miss: () => void): void {
+    const { f, cpu } = this;
+    const entry = f.let(
       this.#state.tlb.get.add(
         address
-          .shrU(12 - TLB.entryShift)
           .wrap()
+          .shrU(12 - TLB.entryShift)
           .and((TLB.entries - 1) << TLB.entryShift),
       ),
+    );
+    const tag = f.let(f.load('64', entry, write ? TLB.write : TLB.read));
+    // An access across pages has the next page's number in its last byte and misses.
+    const last = bytes === 1 ? address : address.add(bytes - 1);
+    f.if(
+      tag.eq(last.and(-4096n)),
+      () => hit(f.load('32', entry, TLB.addend).add(address.wrap())),
+      () => {
+        f.store('64', cpu, tag, CPU.missed);
+        this.#mayFault();
+        miss();
+      },
+      true,
     );
   }
   load(address: Val, bytes: Size): Val {
     const { f, cpu } = this;
-    const entry = this.#tlbEntry(address);
     const value = f.local(bytes === 8 ? 'i64' : 'i32');
-    f.if(
-      tlbHit(f, entry, address, bytes, false),
-      () => value.set(f.load(WIDTH[bytes], f.load('32', entry, TLB.addend).add(address.wrap()))),
+    this.#access(
+      address,
+      bytes,
+      false,
+      (host) => value.set(f.load(WIDTH[bytes], host)),
       () => {
-        this.#mayFault();
         const slow = f.callValue(this.lib('load_region'), cpu, address, i32(bytes));
         value.set(bytes === 8 ? slow : slow.wrap());
       },
-      true,
     );
     return value.get;
   }
   store(address: Val, bytes: Size, value: Val): void {
     const { f } = this;
     const bound = f.let(bytes === 8 ? value : value.wrap());
-    const entry = this.#tlbEntry(address);
     this.facts.stores++;
-    f.if(
-      tlbHit(f, entry, address, bytes, true),
-      () => f.store(STORE[bytes], f.load('32', entry, TLB.addend).add(address.wrap()), bound),
-      () => this.#storeSlow(address, bytes, bound),
+    this.#access(
+      address,
+      bytes,
       true,
+      (host) => f.store(STORE[bytes], host, bound),
+      () => this.#storeSlow(address, bytes, bound),
     );
   }
   #storeSlow(address: Val, bytes: Size, value: Val): void {
@@ -357,55 +373,48 @@ export class RegionSem extends Sem {
   }
   #loadForWrite(address: Val, size: Size): Val {
     const { f, cpu } = this;
-    const entry = this.#tlbEntry(address);
     const host = f.local('i32', 0);
     const value = f.local(size === 8 ? 'i64' : 'i32');
-    f.if(
-      tlbHit(f, entry, address, size, true),
-      () => {
-        host.set(f.load('32', entry, TLB.addend).add(address.wrap()));
+    this.#access(
+      address,
+      size,
+      true,
+      (at) => {
+        host.set(at);
         value.set(f.load(WIDTH[size], host.get));
       },
       () => {
-        this.#mayFault();
         host.set(0);
         f.call(this.lib('probe_write'), cpu, address, i32(size));
         const slow = f.callValue(this.lib('load_region'), cpu, address, i32(size));
         value.set(size === 8 ? slow : slow.wrap());
       },
-      true,
     );
     this.#rmwHost = host.get;
     return value.get;
   }
   load128(address: Val): Val {
     const { f, cpu } = this;
-    const entry = this.#tlbEntry(address);
     const value = f.local('v128');
-    f.if(
-      tlbHit(f, entry, address, 16, false),
-      () => value.set(f.load('v128', f.load('32', entry, TLB.addend).add(address.wrap()))),
-      () => {
-        this.#mayFault();
-        value.set(f.callValue(this.lib('load_region128'), cpu, address));
-      },
-      true,
+    this.#access(
+      address,
+      16,
+      false,
+      (host) => value.set(f.load('v128', host)),
+      () => value.set(f.callValue(this.lib('load_region128'), cpu, address)),
     );
     return value.get;
   }
   store128(address: Val, value: Val): void {
     const { f, cpu } = this;
     const bound = f.let(value);
-    const entry = this.#tlbEntry(address);
     this.facts.stores++;
-    f.if(
-      tlbHit(f, entry, address, 16, true),
-      () => f.store('v128', f.load('32', entry, TLB.addend).add(address.wrap()), bound),
-      () => {
-        this.#mayFault();
-        f.call(this.lib('store_region128'), cpu, address, bound);
-      },
+    this.#access(
+      address,
+      16,
       true,
+      (host) => f.store('v128', host, bound),
+      () => f.call(this.lib('store_region128'), cpu, address, bound),
     );
   }
   // Regions are 64-bit code: the stack has no segment and no size.

@@ -13,7 +13,7 @@ const COPIES = 40;
 export interface Instruction {
   readonly record: Record;
   readonly variant: Variant;
-  /** In line, by its out-of-line handler, or not at all: the region ends in front of it. */
+  /** In line, by its out-of-line handler, or outside: by its handler when the region has been left. */
   readonly how: 'inline' | 'handler' | 'outside';
   readonly facts: Facts;
 }
@@ -82,7 +82,7 @@ function readBlock(block: Block, memory: RecordMemory, classifier: Classifier): 
       break;
     }
   }
-  if (instructions[0]?.how === 'outside' || instructions.length === 0) return undefined;
+  if (instructions.length === 0) return undefined;
   return {
     block,
     rip: rip64(block.ripLow, block.ripHigh),
