@@ -11,6 +11,7 @@ const PARTS = [
   'seats',
   'x86/decoder.ts',
   'x86/encoding.ts',
+  'x86/record-plan.ts',
   'x86/defs',
 ] as const;
 

@@ -1,6 +1,6 @@
 /** Decodes basic blocks into records, finds them again, and drops them when their code changes. */
-import { decode, Insn, type DecodeMode } from './decoder.ts';
-import type { Entry, OpcodeTable, OperandKind } from './encoding.ts';
+import { decode, Insn, type DecodeMode, type DecodeResult } from './decoder.ts';
+import type { Entry, OpcodeTable } from './encoding.ts';
 import { variantKey } from './encoding.ts';
 import {
   CASE,
@@ -21,6 +21,7 @@ import {
   segField,
 } from './layout.ts';
 import type { MemoryPlan } from './memory-plan.ts';
+import { REG, RM, type FlagUse } from './record-plan.ts';
 
 export interface Block {
   /** Address of the first record; a header (HEAD) lies in front of it. */
@@ -177,15 +178,15 @@ export class Blocks {
   /** The blocks at `host` with this rip and key: more than one when they go on in different second pages. */
   #find(host: number, mode: number, ripLow: number, ripHigh: number): readonly Block[] {
     const list = this.#byHost.get(host);
-    if (list === undefined) return NONE;
-    return list.filter(
-      (block) => !block.stale && block.mode === mode && block.ripLow === ripLow && block.ripHigh === ripHigh,
-    );
+    return list === undefined ? NONE : list.filter((block) => isAt(block, mode, ripLow, ripHigh));
   }
 
   /** The block at `host` that is reached with this rip and key, and lies in one window; undefined when none is decoded. */
   find(host: number, mode: number, ripLow: number, ripHigh: number): Block | undefined {
-    return this.#find(host, mode, ripLow, ripHigh).find(({ secondHost }) => secondHost === 0);
+    const list = this.#byHost.get(host);
+    if (list === undefined) return undefined;
+    for (const block of list) if (block.secondHost === 0 && isAt(block, mode, ripLow, ripHigh)) return block;
+    return undefined;
   }
 
   /** The blocks that hold code of a frame (host address >> 12). */
@@ -276,15 +277,11 @@ export class Blocks {
         result = decode(this.#table, mode, this.#scratch, 0, here + 16, insn);
         secondHost = second;
       }
-      let entry = insn.entry;
-      if (result === 'too-long') entry = this.#pseudo.gp;
-      else if (result !== 'ok' || entry === undefined || unitFault(entry, modeWord) === 'ud')
-        entry = this.#pseudo.ud;
-      else if (unitFault(entry, modeWord) === 'nm') entry = this.#pseudo.nm;
+      const entry = this.#entryOf(result, insn.entry, modeWord);
       const variant = entry === insn.entry ? insn.variant : variantKey(entry.sizes[0] ?? 4, false, 0);
       offset += insn.length;
-      const touchesMemory = insn.mem && entry.def.name !== 'lea' && entry.def.name !== 'nop';
-      this.#flagUse[count] = touchesMemory || entry !== insn.entry ? 'other' : flagUse(entry);
+      const { plan } = entry;
+      this.#flagUse[count] = (insn.mem && plan.accesses) || entry !== insn.entry ? 'other' : plan.flagUse;
       this.#deadHandler[count] =
         (insn.mem || entry !== insn.entry ? undefined : entry.handlers[variant]?.deadFlags) ?? 0;
       this.#writeRecord(record, entry, variant, insn, mode, ripLow, ripHigh, offset, window);
@@ -302,9 +299,8 @@ export class Blocks {
       this.#clear(record);
       const w = record >> 2;
       this.#u16[record >> 1] = CASE.end;
-      const [low, high] = this.#advance(mode, ripLow, ripHigh, offset);
-      this.#u32[w + (REC.next >> 2)] = low;
-      this.#u32[w + (REC.next >> 2) + 1] = high;
+      this.#u32[w + (REC.next >> 2)] = (ripLow + offset) | 0;
+      this.#u32[w + (REC.next >> 2) + 1] = advanceHigh(mode, ripLow, ripHigh, offset);
       this.#u32[w + (REC.fallthrough >> 2)] = single || ((linearLow + offset) ^ linearLow) & -window ? 1 : 0;
       record += REC.size;
     }
@@ -328,6 +324,15 @@ export class Blocks {
     };
   }
 
+  /** What is executed: the instruction, or the fault that decoding found. */
+  #entryOf(result: DecodeResult, entry: Entry | undefined, mode: number): Entry {
+    if (result === 'too-long') return this.#pseudo.gp;
+    if (result !== 'ok' || entry === undefined) return this.#pseudo.ud;
+    if (entry.def.unit === undefined) return entry;
+    const fault = unitFault(entry, mode);
+    return fault === undefined ? entry : this.#pseudo[fault];
+  }
+
   /**
    * Flags that a later instruction of the block overwrites are not computed, when nothing between can fault, look at them
    * or end the block. Events come only between blocks, and a block that is stepped has one instruction.
@@ -345,15 +350,10 @@ export class Blocks {
     }
   }
 
-  /** rip + offset, cut to 32 bits outside 64-bit mode (16-bit code may run past 64 KiB only to fault at its limit). */
-  #advance(mode: DecodeMode, low: number, high: number, offset: number): [number, number] {
-    const sum = (low >>> 0) + offset;
-    if (mode.bits === 64) return [sum | 0, (high + (sum > 0xffffffff ? 1 : 0)) | 0];
-    return [sum | 0, 0];
-  }
-
   #clear(record: number): void {
-    this.#u32.fill(0, record >> 2, (record + REC.size) >> 2);
+    const u32 = this.#u32;
+    const end = (record + REC.size) >> 2;
+    for (let w = record >> 2; w < end; w++) u32[w] = 0;
   }
 
   #writeRecord(
@@ -367,7 +367,6 @@ export class Blocks {
     end: number,
     window: number,
   ): void {
-    this.#clear(record);
     const u32 = this.#u32;
     const u16 = this.#u16;
     const h = record >> 1;
@@ -382,30 +381,29 @@ export class Blocks {
       const ends = entry.def.ends ?? 'no';
       where = ends === 'no' ? CASE.cold : ends === 'jump' ? CASE.coldJump : CASE.coldSync;
     }
-    const [nextLow, nextHigh2] = this.#advance(mode, ripLow, ripHigh, end);
+    const nextLow = (ripLow + end) | 0;
+    const nextHigh2 = advanceHigh(mode, ripLow, ripHigh, end);
+    const { plan } = entry;
     let targetCrosses = 1;
     let immLow = insn.imm;
     let immHigh = insn.immHigh;
     let fallCrosses = 1;
-    for (const spec of entry.operands) {
-      if (spec.kind === 'J') {
-        const sum = (nextLow >>> 0) + (insn.imm >>> 0);
-        immLow = sum | 0;
-        immHigh = long ? (nextHigh2 + insn.immHigh + (sum > 0xffffffff ? 1 : 0)) | 0 : 0;
-        const page = ripLow & -window;
-        targetCrosses = (immLow & -window) === page && immHigh === (long ? ripHigh : 0) ? 0 : 1;
-        fallCrosses = (nextLow & -window) === page ? 0 : 1;
-        if (!long) targetCrosses = 1;
-        if (long && !canonical(immHigh, immLow) && where >= CASE.hot) where = CASE.coldJump;
-      }
+    if (plan.branch) {
+      const sum = (nextLow >>> 0) + (insn.imm >>> 0);
+      immLow = sum | 0;
+      immHigh = long ? (nextHigh2 + insn.immHigh + (sum > 0xffffffff ? 1 : 0)) | 0 : 0;
+      const page = ripLow & -window;
+      targetCrosses = (immLow & -window) === page && immHigh === (long ? ripHigh : 0) ? 0 : 1;
+      fallCrosses = (nextLow & -window) === page ? 0 : 1;
+      if (!long) targetCrosses = 1;
+      if (long && !canonical(immHigh) && where >= CASE.hot) where = CASE.coldJump;
     }
     // x87 instructions have no immediate: the field holds what FOP will show.
     if (entry.def.unit === 'x87') immLow = ((insn.opcode & 7) << 8) | insn.modrm;
     u16[h] = where;
     u16[h + (REC.slot >> 1)] = handler.slot;
-    const [regField, rmField] = this.#registers(entry, insn);
-    u16[h + (REC.reg >> 1)] = regField;
-    u16[h + (REC.rm >> 1)] = rmField;
+    u16[h + (REC.reg >> 1)] = regField(plan.reg, insn);
+    u16[h + (REC.rm >> 1)] = rmField(plan.rm, insn);
     u16[h + (REC.vvvv >> 1)] = CPU.gpr + insn.vvvv * 8;
     u16[h + (REC.base >> 1)] = insn.base >= 0 ? CPU.gpr + insn.base * 8 : CPU.zero;
     u16[h + (REC.index >> 1)] = insn.index >= 0 ? CPU.gpr + insn.index * 8 : CPU.zero;
@@ -416,7 +414,7 @@ export class Blocks {
     this.#u8[record + REC.scale] = insn.scale;
     this.#u8[record + REC.length] = insn.length;
     this.#u8[record + REC.addressSize] = insn.addressSize;
-    this.#u8[record + REC.segment] = !insn.mem && STACK_NAMES.has(entry.def.name) ? SS : segment;
+    this.#u8[record + REC.segment] = !insn.mem && plan.stack ? SS : segment;
     u32[w + (REC.flags >> 2)] =
       (insn.lock ? RECFLAG.lock : 0) |
       (insn.rex & 8 ? RECFLAG.rexW : 0) |
@@ -442,53 +440,6 @@ export class Blocks {
     u32[w + (REC.taken >> 2)] = targetCrosses;
     u32[w + (REC.fallthrough >> 2)] = fallCrosses;
     u32[w + (REC.imm2 >> 2)] = insn.imm2;
-  }
-
-  /** Offsets in the CPU structure (or plain numbers) for modrm.reg and modrm.rm. */
-  #registers(entry: Entry, insn: Insn): [number, number] {
-    let reg = CPU.gpr + insn.reg * 8;
-    let rm = CPU.gpr + insn.rm * 8;
-    const general = (n: number, bytes: unknown): number => {
-      if (bytes === 1 && !insn.hasRex && n >= 4 && n < 8) return CPU.gpr + (n - 4) * 8 + 1;
-      return CPU.gpr + n * 8;
-    };
-    for (const spec of entry.operands) {
-      switch (spec.kind) {
-        case 'G':
-          reg = general(insn.reg, spec.size);
-          break;
-        case 'S':
-        case 'C':
-        case 'D':
-          reg = spec.kind === 'S' ? insn.reg & 7 : insn.reg;
-          break;
-        case 'V':
-          reg = CPU.xmm + insn.reg * 32;
-          break;
-        case 'P':
-          reg = CPU.st + (insn.reg & 7) * 16;
-          break;
-        case 'E':
-        case 'R':
-        case 'Z':
-          if (!insn.mem || spec.kind === 'Z') rm = general(insn.rm, spec.size);
-          break;
-        case 'W':
-        case 'U':
-          rm = CPU.xmm + insn.rm * 32;
-          break;
-        case 'Q':
-        case 'N':
-          rm = CPU.st + (insn.rm & 7) * 16;
-          break;
-        case 'STi':
-          rm = insn.rm & 7;
-          break;
-        default:
-          break;
-      }
-    }
-    return [reg, rm];
   }
 
   #markCode(host: number, lastByte: number): void {
@@ -581,8 +532,8 @@ export class Blocks {
   }
 
   #isBreakpoint(mode: DecodeMode, ripLow: number, ripHigh: number, offset: number): boolean {
-    const [low, high] = this.#advance(mode, ripLow, ripHigh, offset);
-    return this.#breakpoints.has((BigInt(high >>> 0) << 32n) | BigInt(low >>> 0));
+    const high = advanceHigh(mode, ripLow, ripHigh, offset);
+    return this.#breakpoints.has((BigInt(high >>> 0) << 32n) | BigInt((ripLow + offset) >>> 0));
   }
 
   /** Where run() shall stop with RUN.breakpoint. Only between runs. */
@@ -623,50 +574,60 @@ export class Blocks {
   }
 }
 
-/**
- * `writes`: all status flags, reading none; `keeps`: shows none to anybody, and may write some; both without any fault. What
- * is dead behind a shift or an increment is dead in front of it.
- */
-type FlagUse = 'writes' | 'keeps' | 'other';
-const WRITES_FLAGS = new Set(['add', 'or', 'and', 'sub', 'xor', 'cmp', 'test', 'neg', 'imul']);
-const KEEPS_FLAGS = new Set([
-  ...['mov', 'lea', 'movzx', 'movsx', 'movsxd', 'not', 'nop', 'bswap'],
-  ...['inc', 'dec', 'rol', 'ror', 'shl', 'shr', 'sar'],
-]);
-/** General registers, immediates, CL and the 1 of a shift. */
-const PLAIN_OPERANDS: ReadonlySet<OperandKind> = new Set(['E', 'G', 'Z', 'I', 'M', 'fixed', 'one']);
+const isAt = (block: Block, mode: number, ripLow: number, ripHigh: number): boolean =>
+  !block.stale && block.mode === mode && block.ripLow === ripLow && block.ripHigh === ripHigh;
 
-/** Of a register form. MOV to segment, control and debug registers is another definition of that name: it may fault. */
-function flagUse(entry: Entry): FlagUse {
-  if (WRITES_FLAGS.has(entry.def.name)) return 'writes';
-  if (KEEPS_FLAGS.has(entry.def.name) && entry.operands.every(({ kind }) => PLAIN_OPERANDS.has(kind)))
-    return 'keeps';
-  return 'other';
+/** High half of rip + offset; outside 64-bit mode there is none (16-bit code may run past 64 KiB only to fault at its limit). */
+function advanceHigh(mode: DecodeMode, low: number, high: number, offset: number): number {
+  if (mode.bits !== 64) return 0;
+  return (high + ((low >>> 0) + offset > 0xffffffff ? 1 : 0)) | 0;
 }
 
-/** Instructions whose memory references without modrm go through SS. */
-const STACK_NAMES = new Set([
-  'push',
-  'pop',
-  'call',
-  'ret',
-  'enter',
-  'leave',
-  'pushf',
-  'popf',
-  'pusha',
-  'popa',
-  'iret',
-  'retf',
-  'callf',
-]);
+/** Offset in the CPU structure, or a plain number, of what modrm.reg names. */
+function regField(kind: number, insn: Insn): number {
+  switch (kind) {
+    case REG.byte:
+      return byteRegister(insn, insn.reg);
+    case REG.segment:
+      return insn.reg & 7;
+    case REG.number:
+      return insn.reg;
+    case REG.xmm:
+      return CPU.xmm + insn.reg * 32;
+    case REG.mmx:
+      return CPU.st + (insn.reg & 7) * 16;
+    default:
+      return CPU.gpr + insn.reg * 8;
+  }
+}
+
+/** The same of modrm.rm, or of the low bits of the opcode. */
+function rmField(kind: number, insn: Insn): number {
+  switch (kind) {
+    case RM.byteOrMemory:
+      return insn.mem ? CPU.gpr + insn.rm * 8 : byteRegister(insn, insn.rm);
+    case RM.byte:
+      return byteRegister(insn, insn.rm);
+    case RM.xmm:
+      return CPU.xmm + insn.rm * 32;
+    case RM.mmx:
+      return CPU.st + (insn.rm & 7) * 16;
+    case RM.stack:
+      return insn.rm & 7;
+    default:
+      return CPU.gpr + insn.rm * 8;
+  }
+}
+
+function byteRegister(insn: Insn, n: number): number {
+  return !insn.hasRex && n >= 4 && n < 8 ? CPU.gpr + (n - 4) * 8 + 1 : CPU.gpr + n * 8;
+}
 
 function nextHigh(linearLow: number, linearHigh: number): number {
   return (linearLow | 0xfff) === -1 ? (linearHigh + 1) | 0 : linearHigh;
 }
 
-function canonical(high: number, low: number): boolean {
-  void low;
+function canonical(high: number): boolean {
   return (high << 16) >> 16 === high;
 }
 

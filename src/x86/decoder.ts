@@ -2,7 +2,7 @@
  * Decodes one instruction by the opcode table: Intel SDM vol. 2 ch. 2 and appendix A, AMD APM vol. 3 ch. 1.
  * Pure: bytes in, a description out.
  */
-import type { Entry, OpcodeTable } from './encoding.ts';
+import type { Entry, OpcodeTable, OperandSpec } from './encoding.ts';
 import { variantKey } from './encoding.ts';
 import type { Size } from './sem.ts';
 
@@ -57,6 +57,10 @@ export class Insn {
 
 const PREFIXES = new Uint8Array(256);
 for (const byte of [0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3]) PREFIXES[byte] = 1;
+
+const VEX_PREFIXES = ['np', '66', 'f3', 'f2'] as const;
+const BASE16 = [3, 3, 5, 5, 6, 7, 5, 3] as const;
+const INDEX16 = [6, 7, 6, 7, -1, -1, -1, -1] as const;
 
 /**
  * Decodes at `bytes[at]`. `limit`: bytes available from `at`. Returns 'more' when the instruction goes on past them, 'ud' for
@@ -203,7 +207,7 @@ export function decode(
   const mod = (list[0] as Entry).anyMod ? 3 : modrm >> 6;
   const memory = hasModrm && mod !== 3;
   const prefix = vex
-    ? (['np', '66', 'f3', 'f2'] as const)[vexPrefix]
+    ? VEX_PREFIXES[vexPrefix]
     : insn.rep === 1
       ? 'f3'
       : insn.rep === 2
@@ -261,10 +265,8 @@ export function decode(
       insn.mem = true;
       let dispBytes = mod === 1 ? 1 : mod === 2 ? 4 : 0;
       if (insn.addressSize === 2) {
-        const BASE = [3, 3, 5, 5, 6, 7, 5, 3] as const;
-        const INDEX = [6, 7, 6, 7, -1, -1, -1, -1] as const;
-        insn.base = BASE[rm] as number;
-        insn.index = INDEX[rm] as number;
+        insn.base = BASE16[rm] as number;
+        insn.index = INDEX16[rm] as number;
         if (mod === 2) dispBytes = 2;
         if (mod === 0 && rm === 6) {
           insn.base = -1;
@@ -302,7 +304,9 @@ export function decode(
   if (insn.segmentOverride >= 0) insn.segment = insn.segmentOverride;
 
   // Immediates.
-  for (const spec of entry.operands) {
+  const { trailing } = entry.plan;
+  for (let k = 0; k < trailing.length; k++) {
+    const spec = trailing[k] as OperandSpec;
     if (spec.kind === 'I' || spec.kind === 'J') {
       const width = spec.size === 'v' ? size : spec.size === 'z' ? Math.min(size, 4) : (spec.size as number);
       if (p + width > stop) return short;
@@ -317,7 +321,7 @@ export function decode(
         if (width === 8) high = read32(bytes, p + 4) | 0;
       }
       if (width !== 8) high = spec.signed ? low >> 31 : width === 4 ? 0 : 0;
-      if (spec === entry.operands.find((o) => o.kind === 'I' || o.kind === 'J')) {
+      if (k === 0) {
         insn.imm = low;
         insn.immHigh = high;
       } else insn.imm2 = low;
@@ -340,7 +344,7 @@ export function decode(
   }
   insn.length = p - at;
   if (insn.lock && !(entry.lock && memory)) return 'ud';
-  if (entry.vex && !entry.operands.some((o) => o.kind === 'B') && insn.vvvv !== 0) return 'ud';
+  if (entry.vex && !entry.plan.third && insn.vvvv !== 0) return 'ud';
   insn.operandSize = size;
   const variantSize =
     entry.sizes.length === 1 ? (entry.sizes[0] as Size) : entry.sizes.length === 2 && size === 2 ? 4 : size;

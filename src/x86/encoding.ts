@@ -1,5 +1,6 @@
 /** Reads the encoding notation of defs/def.ts into tables for the decoder and the code generators. */
 import type { Def } from './defs/def.ts';
+import { recordPlan, type RecordPlan } from './record-plan.ts';
 import type { Size } from './sem.ts';
 
 export type OperandKind =
@@ -68,6 +69,7 @@ export interface Entry {
   /** modrm.mod is ignored: always the register form (MOV to and from control and debug registers). */
   readonly anyMod: boolean;
   readonly operands: readonly OperandSpec[];
+  readonly plan: RecordPlan;
   /** Operand sizes for which variants exist. */
   readonly sizes: readonly Size[];
   /** Case and slot of each variant, by `variantKey`; filled by the engine. */
@@ -233,6 +235,7 @@ export function parseEncoding(def: Def, text: string): Entry {
     rep: modifiers.has('rep'),
     anyMod: modifiers.has('anymod'),
     operands,
+    plan: recordPlan(def, operands),
     sizes,
     handlers: [],
   };
