@@ -5,7 +5,7 @@
  * - boot: the Debian 6.12 cloud kernel to power-off, same initramfs, command line and console.
  * - suite: commands and programs inside that guest, timed from outside by marks on the console.
  * - engines: instructions per second of each engine on the boot.
- * - memory: resident set while a guest makes new code for long.
+ * - memory: resident set while a guest makes new code for `--minutes`.
  * - start: the command until it could run the first instruction.
  * - configurations: boot time of each against `plain`.
  */
@@ -29,12 +29,14 @@ const options = parseOptions({
   engine: { type: 'string' },
   kernel: { type: 'string' },
   json: { type: 'string' },
+  minutes: { type: 'string', default: '1' },
   'time-limit': { type: 'string', default: '600' },
 });
 
 const PARTS = ['boot', 'suite', 'engines', 'memory', 'start', 'configurations'];
 const parts = options.parts.split(',');
 const rounds = positive('rounds', options.rounds, true);
+const minutes = positive('minutes', options.minutes);
 const timeoutSeconds = positive('time-limit', options['time-limit']);
 /** Refuses a list with a name that is not among `known`. */
 function check(option: string, text: string, known: readonly string[]): void {
@@ -207,7 +209,7 @@ async function measureEngines(guest: Guest, folder: string): Promise<object> {
 }
 
 async function measureMemory(at: string): Promise<object> {
-  const result = await measureNewCode(at);
+  const result = await measureNewCode(at, minutes);
   if (!result.sound) failed = true;
   const mib = (bytes: number): string => (bytes / 2 ** 20).toFixed(0);
   console.log(
