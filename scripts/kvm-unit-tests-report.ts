@@ -120,6 +120,8 @@ export interface TestResult {
   readonly seconds: number;
   /** The lines that say what failed, or the end of the output when nothing does. */
   readonly failures: readonly string[];
+  /** Count of instructions and hash of the state at the end, in words. */
+  readonly run?: string;
 }
 
 /** The exit status, not the code, when everything in a program was skipped. */

@@ -2,15 +2,17 @@
  * Runs the programs of kvm-unit-tests, built elsewhere, on the test board and prints a row for each.
  *
  *     node scripts/kvm-unit-tests.ts --images DIR [--config FILE] [--arch x86_64|i386] [--baseline FILE]
- *       [--expected FILE] [--only NAME,...] [--engine NAME] [--slower N] [--jobs N] [--json FILE] [--verbose]
- *       [--program FILE | --qemu PROGRAM]
+ *       [--expected FILE] [--only NAME,...] [--engine NAME] [--translate-after N] [--same FILE,...] [--slower N] [--jobs N]
+ *       [--json FILE] [--verbose] [--program FILE | --qemu PROGRAM]
  *
  * `--images` is the folder with the .flat files, and with unittests.cfg unless `--config` names it. `--baseline` holds
- * another machine's results as `--json` wrote them: `--qemu PROGRAM` makes them with QEMU's TCG. The exit status is 0 when every program
+ * another machine's results as `--json` wrote them: `--qemu PROGRAM` makes them with QEMU's TCG. `--same` holds results
+ * of other engines: instruction counts and state hashes must be the same. The exit status is 0 when every program
  * passed, or is in `test/kvm-unit-tests.expected.json` with the reason why it does not; 1 otherwise.
  */
 import { spawn } from 'node:child_process';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -37,6 +39,8 @@ const { values: options } = parseArgs({
     expected: { type: 'string', default: project('test/kvm-unit-tests.expected.json') },
     only: { type: 'string' },
     engine: { type: 'string' },
+    'translate-after': { type: 'string' },
+    same: { type: 'string' },
     slower: { type: 'string', default: '5' },
     jobs: { type: 'string', default: '1' },
     json: { type: 'string' },
@@ -65,14 +69,28 @@ const MODELS = { amd: 'EPYC-Milan', intel: 'SapphireRapids' } as const;
 /** Of the features that the configuration takes away: those that the test board can hide. The others are not offered. */
 const HIDABLE = new Set(['x2apic', 'tsc-deadline', 'pcid', 'invpcid', 'rdtscp', 'xsave', 'pku']);
 
-function vitrineArguments(test: UnitTest, image: string): string[] {
+function vitrineArguments(test: UnitTest, image: string, report: string): string[] {
   const args = ['boot', '--board', 'test', '--kernel', image, '--cpus', String(test.cpus)];
   args.push('--memory', `${String(test.memoryMiB)}M`, '--cpu-model', MODELS[test.vendor]);
   for (const feature of test.without) if (HIDABLE.has(feature)) args.push('--without', feature);
   if (test.hyperv) args.push('--hyperv', 'on');
   if (test.args !== '') args.push('--append', test.args);
   if (options.engine !== undefined) args.push('--engine', options.engine);
+  const after = options['translate-after'];
+  if (after !== undefined) args.push('--translate-after', after);
+  args.push('--json', report);
   return args;
+}
+
+/** Where the programs' own reports go. */
+const scratch = mkdtempSync(join(tmpdir(), 'kvm-unit-tests-'));
+process.on('exit', () => rmSync(scratch, { recursive: true, force: true }));
+
+/** What does not depend on the engine; undefined for QEMU, and when the program did not end. */
+function readRun(report: string): Pick<TestResult, 'run'> {
+  if (!existsSync(report)) return {};
+  const { instructions, stateHash } = JSON.parse(readFileSync(report, 'utf8')) as Record<string, unknown>;
+  return { run: `${String(instructions)} instructions, state hash ${String(stateHash)}` };
 }
 
 const missing = (outcome: 'NO IMAGE' | 'NOT RUN'): TestResult => {
@@ -85,9 +103,10 @@ function run(test: UnitTest, images: string): Promise<TestResult> {
   if (!existsSync(image)) return Promise.resolve(missing('NO IMAGE'));
   return new Promise((resolve) => {
     const start = performance.now();
+    const report = join(scratch, `${test.name}.json`);
     const [program, args] =
       options.qemu === undefined
-        ? [process.execPath, ['--no-warnings', options.program, ...vitrineArguments(test, image)]]
+        ? [process.execPath, ['--no-warnings', options.program, ...vitrineArguments(test, image, report)]]
         : [options.qemu, qemuArguments(test, image)];
     const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] });
     let output = '';
@@ -107,7 +126,8 @@ function run(test: UnitTest, images: string): Promise<TestResult> {
     child.on('close', (status) => {
       clearTimeout(timer);
       if (options.verbose) console.log(output);
-      resolve(readResult(status, output, (performance.now() - start) / 1000, timedOut));
+      const result = readResult(status, output, (performance.now() - start) / 1000, timedOut);
+      resolve({ ...result, ...readRun(report) });
     });
   });
 }
@@ -122,6 +142,9 @@ const tests = parseConfig(readFileSync(configFile, 'utf8'), architecture).filter
   ({ name }) => only === undefined || only.includes(name),
 );
 if (tests.length === 0) refuse('no test has a name that --only lists.');
+const others = (options.same?.split(',') ?? []).map((file) =>
+  readJson<Record<string, TestResult>>(file, architecture),
+);
 const baseline: Baseline = options.baseline === undefined ? {} : readJson(options.baseline, architecture);
 const expected: Expected = readJson(options.expected, architecture);
 
@@ -134,12 +157,17 @@ console.log(
 function report(test: UnitTest, result: TestResult): void {
   const before = baseline[test.name]?.outcome;
   const reason = result.outcome === 'NOT RUN' ? `needs ${test.needs ?? ''}` : expected[test.name];
-  const verdict = judge(test.name, result.outcome, before, reason);
+  const other = others.find(({ [test.name]: row }) => row !== undefined && row.run !== result.run);
+  const verdict =
+    other === undefined
+      ? judge(test.name, result.outcome, before, reason)
+      : { good: false, note: `${result.run ?? 'no end'}, not ${other[test.name]?.run ?? 'no end'}` };
   results[test.name] = { ...result, baseline: before, ...verdict };
   const counts = `${String(result.pass)}/${String(result.fail)}/${String(result.skip)}`;
   console.log(
     `${test.name.padEnd(42)}${(before ?? '-').padEnd(10)}${result.outcome.padEnd(10)}${counts.padEnd(16)}` +
-      `${result.seconds.toFixed(1).padStart(7)}  ${verdict.good ? '' : 'NOT GOOD: '}${verdict.note}`,
+      `${result.seconds.toFixed(1).padStart(7)}  ${verdict.good ? '' : 'NOT GOOD: '}${verdict.note}` +
+      (options.same === undefined || other !== undefined ? '' : ` = ${result.run ?? ''}`),
   );
   if (!verdict.good) for (const line of result.failures.slice(0, 20)) console.log(`    ${line}`);
 }
@@ -157,7 +185,8 @@ const bad = all.filter(({ good }) => !good).length;
 const behind = all.filter((row) => row.baseline === 'PASS' && row.outcome !== 'PASS').length;
 console.log(
   `${architecture}: ${String(passed)} of ${String(all.length)} pass, ${String(behind)} behind the baseline, ` +
-    `${String(bad)} without a listed reason`,
+    `${String(bad)} without a listed reason` +
+    (others.length === 0 ? '' : `; compared with ${String(others.length)} other engines`),
 );
 if (options.json !== undefined) {
   writeFileSync(options.json, JSON.stringify({ [architecture]: results }, undefined, 2) + '\n');

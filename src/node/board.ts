@@ -10,8 +10,10 @@ import type { TestBoardConfig } from '../machine/test-board/state.ts';
 import { besideInterpreter } from './check.ts';
 import { describeDivergence } from './divergence.ts';
 import { engineFor } from './engine-choice.ts';
+import type { Machine, StopReason } from '../machine/machine.ts';
 import { STATUS, UserError } from './errors.ts';
 import { readUserFile } from './kernel.ts';
+import { checkWritable, writeWhole } from './output.ts';
 
 export interface BoardOptions {
   readonly kernel?: string;
@@ -28,6 +30,8 @@ export interface BoardOptions {
   readonly limit: number;
   readonly timeout: number;
   readonly engine?: string;
+  readonly translateAfter?: number;
+  readonly json?: string;
 }
 
 /** What --without may name: features of any model, and what belongs to the board's APICs. */
@@ -36,9 +40,19 @@ const hidable = (): Set<string> =>
 
 const SLICE = 5_000_000;
 
+/** What --json writes when a program has ended: the same for each engine. */
+function writeReport(path: string, machine: Machine, reason: StopReason): void {
+  const { instructions, exits } = machine;
+  const report = { ended: reason, instructions, exits, stateHash: stateHash(machine) };
+  const text = `${JSON.stringify(report, undefined, 2)}\n`;
+  if (path === '-') process.stdout.write(text);
+  else writeWhole(path, text, '--json');
+}
+
 /** Runs to the program's own exit status (port 0xF4), a halt that nothing ends, or a limit. COM1 goes to standard output. */
 export async function bootBoard(options: BoardOptions): Promise<number> {
   const model = findCpuModel(options.cpuModel);
+  if (options.json !== undefined && options.json !== '-') checkWritable(options.json, '--json');
   if (model === undefined)
     throw new UserError(
       `there is no processor model '${options.cpuModel}': give EPYC-Milan or SapphireRapids with --cpu-model`,
@@ -75,6 +89,7 @@ export async function bootBoard(options: BoardOptions): Promise<number> {
   });
   if (!outcome.ok) throw new UserError(sentence(outcome.error));
   const { machine, platform } = outcome;
+  if (options.translateAfter !== undefined) machine.engine.translateAfter(options.translateAfter);
   machine.onSerial = (_unit, bytes) => void process.stdout.write(Uint8Array.from(bytes));
   const check =
     options.engine === 'check'
@@ -102,6 +117,7 @@ export async function bootBoard(options: BoardOptions): Promise<number> {
         `vitrine: the engines agree on ${machine.instructions} instructions, state hash ${stateHash(machine)}\n`,
       );
     }
+    if (options.json !== undefined && reason.kind !== 'budget') writeReport(options.json, machine, reason);
     switch (reason.kind) {
       case 'exit':
         return reason.status;

@@ -123,6 +123,11 @@ export function bootCommand(): Command {
       'auto',
     )
     .option(
+      '--translate-after <n>',
+      'how often the translator sees code run before it translates it (otherwise 6000): a few, to look for its bugs',
+      integer('a number', 1, 1_000_000),
+    )
+    .option(
       '--hash-every <n>',
       'print the state hash every so many instructions',
       integer('a number', 1, ANY),
@@ -255,7 +260,6 @@ const APART: readonly (readonly [Key, readonly Key[], string])[] = [
       'gdb',
       'config',
       'trace',
-      'json',
     ],
     'the test board runs one image and nothing else',
   ],

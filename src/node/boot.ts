@@ -54,6 +54,7 @@ export interface BootOptions {
   readonly trace?: string;
   readonly hashEvery: number;
   readonly engine?: string;
+  readonly translateAfter?: number;
   readonly json?: string;
   readonly symbols?: string;
   readonly snapshot?: string;
@@ -118,6 +119,7 @@ export async function boot(options: BootOptions): Promise<number> {
   let { machine, kernel, configuration, session: saved } = await start(options, source, sink);
   if (symbols === undefined && kernel?.systemMap !== undefined)
     symbols = Symbols.fromSystemMap(kernel.systemMap, 'the System.map of the package');
+  if (options.translateAfter !== undefined) machine.engine.translateAfter(options.translateAfter);
   const isRun = options.run !== undefined || saved.run !== undefined;
   const tty = !isRun && process.stdin.isTTY === true;
 

@@ -226,6 +226,11 @@ export class Engine {
     }
   }
 
+  /** Sets how often code runs before it is translated: before the first run, and of no effect on what a guest sees. */
+  translateAfter(runs: number): void {
+    if (this.translator !== undefined) this.blocks.heat = runs;
+  }
+
   #hot(cpu: number): void {
     const block = this.blocks.current(cpu);
     if (block === undefined) throw new Error('a hot block is not in the jump cache');

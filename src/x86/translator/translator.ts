@@ -13,8 +13,8 @@ import { LIMIT, RegionFinder, type Classifier, type Instruction, type Region } f
 
 /** Regions that are compiled together. */
 const BATCH = 24;
-/** Instructions after which a smaller batch is compiled too. */
-const PATIENCE = 1_500_000;
+/** Instructions after which a smaller batch is compiled too, for each run that makes a block hot. */
+const PATIENCE = 250;
 /** Slots of the function table for regions; when they are used up everything is dropped (a generation). */
 export const REGION_SLOTS = 12_000;
 /** Drops of translated code on one frame after which what lies there is interpreted for long. */
@@ -114,7 +114,8 @@ export class Translator implements BlockObserver {
 
   /** Between runs: `executed` instructions later. */
   pause(executed: number): void {
-    if (this.#queue.size > 0 && (this.#waited += executed) > PATIENCE) this.compile();
+    if (this.#queue.size > 0 && (this.#waited += executed) > PATIENCE * this.#parts.blocks.heat)
+      this.compile();
   }
 
   compile(): void {
