@@ -28,6 +28,9 @@ export interface CodeCase {
 export const OUTCOMES = ['budget', 'halted', 'shutdown', 'exit', 'refused'] as const;
 export type FuzzOutcome = (typeof OUTCOMES)[number];
 
+export const FUZZ_ENGINES = ['check', 'translator', 'interpreter'] as const;
+export type FuzzEngine = (typeof FUZZ_ENGINES)[number];
+
 export interface FuzzTarget {
   /** Runs at most `budget` instructions of the case on a machine in the same state each time. */
   runCode(testCase: CodeCase, budget: number): FuzzOutcome;

@@ -3,9 +3,11 @@
  * Each must end in one of the outcomes a guest may have, without an exception, a hang, or memory that grows.
  *
  *     node scripts/fuzz-processor.ts [--count 100000] [--seed 1] [--modes real,long,...] [--no-images]
- *       [--budget 1000] [--from N] [--target MODULE] [--hang SECONDS] [--grow MIB]
+ *       [--budget 1000] [--from N] [--engine NAME] [--target MODULE] [--hang SECONDS] [--grow MIB]
  *
- * The machine under test is a module with `createFuzzTarget(): FuzzTarget`. It runs in a worker that announces each
+ * `--engine` is `translator` (what goes round is translated), `interpreter`, or `check`: each case on both, with the same outcome
+ * and the same state at its end.
+ * The machine under test is a module with `createFuzzTarget(engine): FuzzTarget`. It runs in a worker that announces each
  * case before it starts it, so that a hang is named and stopped. A failure prints the command that repeats it.
  */
 import { resolve } from 'node:path';
@@ -16,6 +18,8 @@ import { IDLE_GUEST } from '../guests/compute.ts';
 import {
   CODE_MODES,
   type CodeMode,
+  FUZZ_ENGINES,
+  type FuzzEngine,
   type FuzzTarget,
   OUTCOMES,
   codeCase,
@@ -24,6 +28,7 @@ import {
 
 interface Job {
   readonly target: string;
+  readonly engine: FuzzEngine;
   readonly seed: number;
   readonly from: number;
   readonly count: number;
@@ -45,8 +50,8 @@ const WARM_UP = 2000;
 const IMAGE_BUDGET = 10;
 
 async function work(job: Job): Promise<void> {
-  const module = (await import(job.target)) as { createFuzzTarget: () => FuzzTarget };
-  const target = module.createFuzzTarget();
+  const module = (await import(job.target)) as { createFuzzTarget: (engine: FuzzEngine) => FuzzTarget };
+  const target = module.createFuzzTarget(job.engine);
   const base = IDLE_GUEST.image(1);
   const send = (message: Message): void => parentPort?.postMessage(message);
   job.kinds.forEach((kind, kindIndex) => {
@@ -88,6 +93,7 @@ function main(): void {
       budget: { type: 'string', default: '1000' },
       modes: { type: 'string', default: CODE_MODES.join(',') },
       images: { type: 'boolean', default: true },
+      engine: { type: 'string', default: 'translator' },
       target: { type: 'string', default: new URL('./fuzz-target.ts', import.meta.url).pathname },
       hang: { type: 'string', default: '20' },
       grow: { type: 'string', default: '256' },
@@ -99,9 +105,15 @@ function main(): void {
     console.error(`fuzz: no mode ${unknown}; the modes are ${CODE_MODES.join(', ')}.`);
     process.exit(2);
   }
+  const engine = FUZZ_ENGINES.find((known) => known === options.engine);
+  if (engine === undefined) {
+    console.error(`fuzz: no engine ${options.engine}; the engines are ${FUZZ_ENGINES.join(', ')}.`);
+    process.exit(2);
+  }
   const current = new Int32Array(new SharedArrayBuffer(8));
   const job: Job = {
     target: pathToFileURL(resolve(options.target)).href,
+    engine,
     seed: Number(options.seed),
     from: Number(options.from),
     count: Number(options.count),
@@ -117,7 +129,7 @@ function main(): void {
     const which = of === 'image' ? '--modes= --images' : `--modes ${of} --no-images`;
     console.log(`FAIL ${of} ${String(index)}: ${text}`);
     console.log(
-      `  again: node scripts/fuzz-processor.ts --seed ${options.seed} --from ${String(index)} --count 1 ${which}`,
+      `  again: node scripts/fuzz-processor.ts --seed ${options.seed} --from ${String(index)} --count 1 --engine ${engine} ${which}`,
     );
   };
 

@@ -5,7 +5,7 @@ import { createFuzzTarget } from './fuzz-target.ts';
 
 let target: FuzzTarget;
 beforeAll(() => {
-  target = createFuzzTarget();
+  target = createFuzzTarget('check');
 });
 
 /** A register with this value lies behind memory: a device's space. */

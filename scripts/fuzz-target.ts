@@ -7,13 +7,14 @@ import { eachPage, type InitialRegisters, type SegmentRegister } from '../src/la
 import { resetEntry } from '../src/launch/entry-state.ts';
 import { launchMultiboot } from '../src/launch/multiboot.ts';
 import type { World } from '../src/machine/machine.ts';
+import { stateHash } from '../src/machine/state-hash.ts';
 import { boardPieces } from '../src/machine/test-board/board.ts';
 import { bootTestBoard } from '../src/machine/test-board/boot.ts';
 import { type TestBoardPlatform, testBoardPlatform } from '../src/machine/test-board/platform.ts';
 import { complete, inject, readExit, setRegisters, write64 } from '../src/silicon/vcpu.ts';
 import { cpuModels } from '../src/x86/cpuid.ts';
 import { CPU, EXIT, PENDING, RUN } from '../src/x86/layout.ts';
-import type { CodeCase, CodeMode, FuzzOutcome, FuzzTarget } from './fuzz-cases.ts';
+import type { CodeCase, CodeMode, FuzzEngine, FuzzOutcome, FuzzTarget } from './fuzz-cases.ts';
 
 const MEMORY = 2 * 2 ** 20;
 const PAGE = 4096;
@@ -153,19 +154,30 @@ function inChunks(memory: Uint8Array): Wanted {
   return { chunks };
 }
 
-export function createFuzzTarget(): FuzzTarget {
+function place(memory: Uint8Array, gpa: number, bytes: Uint8Array): void {
+  if (gpa + bytes.length > MEMORY) throw new Error(`no memory at 0x${gpa.toString(16)}`);
+  memory.set(bytes, gpa);
+}
+
+export function createFuzzTarget(kind: FuzzEngine): FuzzTarget {
   const model = cpuModels()[0];
   if (model === undefined) throw new Error('there is no processor model');
   const source = { kind: 'kernel' as const, image: IDLE_GUEST.image(1), commandLine: '', modules: [] };
-  const booted = bootTestBoard({ source, memoryBytes: MEMORY, cpus: 1, model });
+  const booted = bootTestBoard({
+    source,
+    memoryBytes: MEMORY,
+    cpus: 1,
+    model,
+    engine: kind === 'interpreter' ? kind : 'translator',
+  });
   if (!booted.ok) throw new Error(booted.error.what);
   const { machine, platform: first } = booted;
   const { engine, truth, view } = machine;
+  engine.translateAfter(1);
   const cpu = engine.cpu(0);
   const { config } = first.state;
   const fresh = engine.u8.slice(cpu, cpu + CPU.size);
   const tables = inChunks(codeMemory());
-  const empty = inChunks(new Uint8Array(MEMORY));
 
   function store(gpa: number, bytes: Uint8Array): void {
     if (!truth.write(gpa, bytes)) {
@@ -230,6 +242,27 @@ export function createFuzzTarget(): FuzzTarget {
     return 'budget';
   }
 
+  /** The tables with the bytes of a case behind them. */
+  function withCode(code: Uint8Array): Wanted {
+    const chunks = [...tables.chunks];
+    const chunk = (chunks[AT.code / CHUNK] as Uint8Array).slice();
+    chunk.set(code, AT.code % CHUNK);
+    chunks[AT.code / CHUNK] = chunk;
+    return { chunks };
+  }
+
+  /** One run by the interpreter, one that finds its blocks hot, one in regions: all the same. */
+  function checked(once: () => FuzzOutcome): FuzzOutcome {
+    if (kind !== 'check') return once();
+    const results = Array.from({ length: 3 }, () => {
+      const outcome = once();
+      engine.translator?.compile();
+      return `${outcome}, state hash ${stateHash(machine)}` as const;
+    });
+    if (new Set(results).size > 1) throw new Error(`the engines differ: ${results.join('; ')}`);
+    return (results[0] as string).split(',')[0] as FuzzOutcome;
+  }
+
   function start(registers: InitialRegisters, budget: number): FuzzOutcome {
     engine.u8.set(fresh, cpu);
     engine.tlbFlush(cpu);
@@ -239,12 +272,15 @@ export function createFuzzTarget(): FuzzTarget {
 
   return {
     runCode({ mode, code, registers }: CodeCase, budget): FuzzOutcome {
-      restoreMemory(tables);
-      store(AT.code, code);
+      const wanted = withCode(code);
       const gprs = [...registers];
       const keepsStack = (gprs[0] ?? 0n) % 4n === 0n;
       if (!keepsStack) gprs[4] = BigInt(AT.stack - 0x800);
-      return start(modeRegisters(mode, gprs, (gprs[1] ?? 0n) % 2n === 0n), budget);
+      const entry = modeRegisters(mode, gprs, (gprs[1] ?? 0n) % 2n === 0n);
+      return checked(() => {
+        restoreMemory(wanted);
+        return start(entry, budget);
+      });
     },
     runImage(image, budget): FuzzOutcome {
       const launched = launchMultiboot({
@@ -256,14 +292,18 @@ export function createFuzzTarget(): FuzzTarget {
         boardPieces: boardPieces(config),
       });
       if (!launched.ok) return 'refused';
-      restoreMemory(empty);
       let registers: InitialRegisters | undefined;
+      const memory = new Uint8Array(MEMORY);
       for (const directive of launched.launch.directives) {
-        if (directive.kind === 'pages') eachPage(directive, store);
+        if (directive.kind === 'pages') eachPage(directive, (gpa, bytes) => place(memory, gpa, bytes));
         else if (directive.kind === 'context' && directive.vp === 0) registers = directive.registers;
       }
       if (registers === undefined) throw new Error('the launch gives the first processor no registers');
-      return start(registers, budget);
+      const [entry, wanted] = [registers, inChunks(memory)];
+      return checked(() => {
+        restoreMemory(wanted);
+        return start(entry, budget);
+      });
     },
   };
 }

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { COMPUTE_GUESTS } from '../../guests/compute.ts';
 import { findCpuModel } from '../x86/cpuid.ts';
 import type { EventSink } from '../seats/events.ts';
-import type { Machine } from './machine.ts';
+import type { EngineKind, Machine } from './machine.ts';
 import { restoreSnapshot, takeSnapshot } from './snapshot.ts';
 import { stateHash } from './state-hash.ts';
 import { bootTestBoard } from './test-board/boot.ts';
@@ -33,8 +33,12 @@ function shuffled(seed: number) {
   };
 }
 
+/** Code is translated soon, so that much of a run is made of regions that begin and end in odd places. */
+const TRANSLATE_AFTER = 50;
+
 function board(
   image: Uint8Array,
+  engine: EngineKind,
   more: { sink?: EventSink; frameOrder?: (count: number) => Uint32Array } = {},
 ): Machine {
   const outcome = bootTestBoard({
@@ -42,10 +46,31 @@ function board(
     memoryBytes: 64 * 2 ** 20,
     cpus: 2,
     model,
+    engine,
     ...more,
   });
   if (!outcome.ok) throw new Error(outcome.error.what);
+  outcome.machine.engine.translateAfter(TRANSLATE_AFTER);
   return outcome.machine;
+}
+
+/** To bytes and back. */
+function throughBytes(
+  machine: Machine,
+  engine: EngineKind,
+  sink: EventSink,
+  frameOrder: (count: number) => Uint32Array,
+): Machine {
+  const restored = restoreSnapshot(takeSnapshot(machine), {
+    sink,
+    frameOrder,
+    engine,
+    platform: (kind, config) =>
+      kind === 'test-board' ? testBoardPlatform(config as TestBoardConfig) : undefined,
+  });
+  if (!restored.ok) throw new Error(restored.reason);
+  restored.machine.engine.translateAfter(TRANSLATE_AFTER);
+  return restored.machine;
 }
 
 function runTo(machine: Machine, count: number): void {
@@ -77,73 +102,74 @@ const guests = COMPUTE_GUESTS.filter(({ name }) =>
   ['hash', 'memory', 'bytecode', 'fib', 'vector'].includes(name),
 );
 
-describe.each(guests.map((guest) => [guest.name, guest] as const))('%s', (_name, guest) => {
-  const image = guest.image(1);
-  const plain = board(image);
-  runTo(plain, LENGTH);
-  const expected = { hash: stateHash(plain), now: plain.now, exits: plain.exits };
+const end = (machine: Machine) => ({ hash: stateHash(machine), now: machine.now, exits: machine.exits });
 
-  test('runs the same again', () => {
-    const machine = board(image);
+const plainEnd = new Map(
+  guests.map((guest) => {
+    const machine = board(guest.image(1), 'interpreter');
     runTo(machine, LENGTH);
-    expect({ hash: stateHash(machine), now: machine.now, exits: machine.exits }).toEqual(expected);
-  });
+    return [guest.name, end(machine)];
+  }),
+);
+const ENGINES: readonly EngineKind[] = ['interpreter', 'translator'];
 
-  test('runs the same in odd slices, with shuffled frames, all events and 100 watchpoints', () => {
-    let events = 0;
-    const machine = board(image, {
-      frameOrder: shuffled(7),
-      sink: { mask: 0xffffffff, emit: () => events++ },
+describe.each(guests.flatMap((guest) => ENGINES.map((engine) => [guest.name, engine, guest] as const)))(
+  '%s on the %s',
+  (name, engine, guest) => {
+    const image = guest.image(1);
+    const expected = plainEnd.get(name);
+
+    test('runs the same again', () => {
+      const machine = board(image, engine);
+      runTo(machine, LENGTH);
+      expect(end(machine)).toEqual(expected);
+      const { translator } = machine.engine;
+      expect(translator === undefined).toBe(engine === 'interpreter');
+      if (translator !== undefined) expect(translator.counts.regions).toBeGreaterThan(0);
     });
-    const next = random(11);
-    let hits = 0;
-    watchRandomly(machine, next, () => hits++);
-    while (machine.instructions < LENGTH)
-      runTo(machine, Math.min(LENGTH, machine.instructions + 1 + Math.floor(next() * 100_000)));
-    expect({ hash: stateHash(machine), now: machine.now, exits: machine.exits }).toEqual(expected);
-    observed += events + hits;
-  });
 
-  test('runs the same through snapshots at 20 random counts', () => {
-    const next = random(13);
-    const counts = Array.from({ length: 20 }, () => Math.floor(next() * LENGTH)).sort((a, b) => a - b);
-    let machine = board(image);
-    for (const [index, count] of counts.entries()) {
-      runTo(machine, count);
-      const restored = restoreSnapshot(takeSnapshot(machine), {
-        sink: { mask: 0, emit: () => undefined },
-        frameOrder: shuffled(index),
-        platform: (kind, config) =>
-          kind === 'test-board' ? testBoardPlatform(config as TestBoardConfig) : undefined,
+    test('runs the same in odd slices, with shuffled frames, all events and 100 watchpoints', () => {
+      let events = 0;
+      const machine = board(image, engine, {
+        frameOrder: shuffled(7),
+        sink: { mask: 0xffffffff, emit: () => events++ },
       });
-      if (!restored.ok) throw new Error(restored.reason);
-      machine = restored.machine;
-    }
-    runTo(machine, LENGTH);
-    expect({ hash: stateHash(machine), now: machine.now, exits: machine.exits }).toEqual(expected);
-  });
+      const next = random(11);
+      let hits = 0;
+      watchRandomly(machine, next, () => hits++);
+      while (machine.instructions < LENGTH)
+        runTo(machine, Math.min(LENGTH, machine.instructions + 1 + Math.floor(next() * 100_000)));
+      expect(end(machine)).toEqual(expected);
+      observed += events + hits;
+    });
 
-  test('runs the same with all of that at once', () => {
-    const next = random(17);
-    const counts = Array.from({ length: 20 }, () => Math.floor(next() * LENGTH)).sort((a, b) => a - b);
-    const sink: EventSink = { mask: 0xffffffff, emit: () => observed++ };
-    let machine = board(image, { frameOrder: shuffled(19), sink });
-    for (const [index, count] of counts.entries()) {
-      watchRandomly(machine, next, () => observed++);
-      runTo(machine, count);
-      const restored = restoreSnapshot(takeSnapshot(machine), {
-        sink,
-        frameOrder: shuffled(23 + index),
-        platform: (kind, config) =>
-          kind === 'test-board' ? testBoardPlatform(config as TestBoardConfig) : undefined,
-      });
-      if (!restored.ok) throw new Error(restored.reason);
-      machine = restored.machine;
-    }
-    runTo(machine, LENGTH);
-    expect({ hash: stateHash(machine), now: machine.now, exits: machine.exits }).toEqual(expected);
-  });
-});
+    test('runs the same through snapshots at 20 random counts', () => {
+      const next = random(13);
+      const counts = Array.from({ length: 20 }, () => Math.floor(next() * LENGTH)).sort((a, b) => a - b);
+      let machine = board(image, engine);
+      for (const [index, count] of counts.entries()) {
+        runTo(machine, count);
+        machine = throughBytes(machine, engine, { mask: 0, emit: () => undefined }, shuffled(index));
+      }
+      runTo(machine, LENGTH);
+      expect(end(machine)).toEqual(expected);
+    });
+
+    test('runs the same with all of that at once', () => {
+      const next = random(17);
+      const counts = Array.from({ length: 20 }, () => Math.floor(next() * LENGTH)).sort((a, b) => a - b);
+      const sink: EventSink = { mask: 0xffffffff, emit: () => observed++ };
+      let machine = board(image, engine, { frameOrder: shuffled(19), sink });
+      for (const [index, count] of counts.entries()) {
+        watchRandomly(machine, next, () => observed++);
+        runTo(machine, count);
+        machine = throughBytes(machine, engine, sink, shuffled(23 + index));
+      }
+      runTo(machine, LENGTH);
+      expect(end(machine)).toEqual(expected);
+    });
+  },
+);
 
 test('the observers of these runs had something to observe', () => {
   expect(observed).toBeGreaterThan(1000);
