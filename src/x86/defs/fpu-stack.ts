@@ -11,16 +11,32 @@ export interface Value {
 
 export const wide = (e: Sem): Value => ({ mant: e.field64(CPU.wide), se: e.field32(CPU.wide + 8) });
 
+/** Number of the physical register that is ST(i). */
+function physical(e: Sem, i: Val | number): Val {
+  const top = e.f.load('32', e.cpu, CPU.ftop);
+  return typeof i === 'number' && i === 0 ? e.f.let(top) : e.f.let(top.add(i).and(7));
+}
 export function st(e: Sem, i: Val | number): Value {
-  const at = e.callValue('fpu_st', e.cpu, typeof i === 'number' ? i32(i) : i);
-  return { mant: e.f.let(e.f.load('64', at)), se: e.f.let(e.f.load('16u', at, 8)) };
+  const at = e.f.let(e.cpu.add(physical(e, i).shl(4)));
+  return { mant: e.f.let(e.f.load('64', at, CPU.st)), se: e.f.let(e.f.load('16u', at, CPU.st + 8)) };
 }
 export const empty = (e: Sem, i: Val | number): Val =>
-  e.callValue('fpu_empty', e.cpu, typeof i === 'number' ? i32(i) : i);
-export const write = (e: Sem, i: Val | number, { mant, se }: Value): void =>
-  e.call('fpu_write', e.cpu, typeof i === 'number' ? i32(i) : i, mant, se);
+  e.f.let(e.f.load('32', e.cpu, CPU.ftw).shrU(physical(e, i)).and(1).xor(1));
+export function write(e: Sem, i: Val | number, { mant, se }: Value): void {
+  const { f, cpu } = e;
+  const register = physical(e, i);
+  const at = f.let(cpu.add(register.shl(4)));
+  f.store('64', at, mant, CPU.st);
+  f.store('64', at, se.and(0xffff).zext(), CPU.st + 8);
+  f.store('32', cpu, f.load('32', cpu, CPU.ftw).or(i32(1).shl(register)), CPU.ftw);
+}
 export const push = (e: Sem, { mant, se }: Value): void => e.call('fpu_push', e.cpu, mant, se);
-export const pop = (e: Sem): void => e.call('fpu_pop', e.cpu);
+export function pop(e: Sem): void {
+  const { f, cpu } = e;
+  const top = physical(e, 0);
+  f.store('32', cpu, f.load('32', cpu, CPU.ftw).and(i32(1).shl(top).not()), CPU.ftw);
+  f.store('32', cpu, top.add(1).and(7), CPU.ftop);
+}
 export const begin = (e: Sem): void => e.call('fpu_begin', e.cpu, e.record());
 /** As begin, for what leaves C1 alone unless the stack is at fault. */
 export function beginKeepingC1(e: Sem): void {
@@ -28,7 +44,15 @@ export function beginKeepingC1(e: Sem): void {
   begin(e);
   e.setField32(CPU.fsw, e.field32(CPU.fsw).or(c1));
 }
-export const blocked = (e: Sem): Val => e.callValue('fpu_blocked', e.cpu);
+/** Whether an unmasked invalid operation, denormal operand or division by zero leaves the destination alone. */
+export const blocked = (e: Sem): Val =>
+  e.f.let(
+    e
+      .field32(CPU.floatFlags)
+      .and(e.field32(CPU.fcw).not())
+      .and(FSW.IE | FSW.DE | FSW.ZE)
+      .bool(),
+  );
 /** FDP shows the offset of the operand, not its linear address. */
 export const notePointer = (e: Sem): void => e.setField64(CPU.fdp, e.effective());
 

@@ -29,6 +29,42 @@ import {
 } from './fpu-values.ts';
 import { routine, type Routine } from './library.ts';
 
+/** Neither zero nor denormal nor infinite nor a NaN nor unsupported. */
+const bothNormal = (a: Val, ase: Val, b: Val, bse: Val): Val => {
+  const normal = (mant: Val, se: Val): Val => mant.ltS(0).and(se.and(0x7fff).sub(1).ltU(0x7ffe));
+  return normal(a, ase).and(normal(b, bse));
+};
+
+/**
+ * Rounds as fpu_round, at the precision that the control word says. In line when that is 64 bits to nearest, inexact results
+ * are masked and the exponent stays in range.
+ */
+function finish(f: FunctionBuilder, lib: Library, cpu: Val, sign: Val, exp: Val, high: Val, low: Val): void {
+  const plain = f.load('32', cpu, CPU.fcw).and(0xf20).eq(0x320);
+  f.if(
+    plain.and(exp.sub(1).ltU(0x7ffd)),
+    () => {
+      const inexact = f.let(low.ne(0));
+      const up = f.let(
+        low
+          .shrU(63)
+          .wrap()
+          .and(low.shl(1).or(high.and(1)).ne(0)),
+      );
+      const rounded = f.let(high.add(up.zext()));
+      const carry = f.let(rounded.eqz());
+      const flags = f.let(inexact.mul(FSW.PE).or(up.shl(9)));
+      f.store('32', cpu, f.load('32', cpu, CPU.floatFlags).or(flags), CPU.floatFlags);
+      f.store('32', cpu, f.load('32', cpu, CPU.fsw).and(~FSW.C1).or(flags), CPU.fsw);
+      result(f, cpu, rounded.or(carry.zext().shl(63)), exp.add(carry).or(sign.shl(15)));
+    },
+    () => {
+      const precision = f.callValue(lib('fpu_precision'), cpu);
+      f.call(lib('fpu_round'), cpu, sign, exp, high, low, precision);
+    },
+  );
+}
+
 export const fpuRoutines: readonly Routine[] = [
   /** Before a waiting instruction: a pending unmasked exception is reported now (CR0.NE). */
   routine('fpu_wait', ['i32'], [], (f, lib) => {
@@ -66,23 +102,12 @@ export const fpuRoutines: readonly Routine[] = [
   routine('fpu_begin', ['i32', 'i32'], [], (f, lib) => {
     const cpu = f.p(0);
     const record = f.p(1);
-    f.call(lib('fpu_wait'), cpu);
+    const fsw = f.let(f.load('32', cpu, CPU.fsw));
+    f.if(fsw.and(FSW.ES), () => f.call(lib('fpu_wait'), cpu));
     f.store('64', cpu, f.load('64', record, REC.next).sub(f.load('8u', record, REC.length, 'i64')), CPU.fip);
     f.store('32', cpu, f.load('32', record, REC.imm).and(0x7ff), CPU.fop);
     f.store('32', cpu, i32(0), CPU.floatFlags);
-    f.store('32', cpu, f.load('32', cpu, CPU.fsw).and(~FSW.C1), CPU.fsw);
-  }),
-  /** Whether an unmasked invalid operation, denormal operand or division by zero leaves the destination alone. */
-  routine('fpu_blocked', ['i32'], ['i32'], (f) => {
-    const cpu = f.p(0);
-    f.return(
-      f
-        .load('32', cpu, CPU.floatFlags)
-        .and(f.load('32', cpu, CPU.fcw).not())
-        .and(FSW.IE | FSW.DE | FSW.ZE)
-        .bool(),
-    );
-    f.unreachable();
+    f.store('32', cpu, fsw.and(~FSW.C1), CPU.fsw);
   }),
   /** ES and B follow flags and masks. */
   routine('fpu_summary', ['i32'], [], (f) => {
@@ -136,12 +161,6 @@ export const fpuRoutines: readonly Routine[] = [
     f.store('64', at, f.p(3).and(0xffff).zext(), 8);
     const physical = f.let(f.load('32', cpu, CPU.ftop).add(f.p(1)).and(7));
     f.store('32', cpu, f.load('32', cpu, CPU.ftw).or(i32(1).shl(physical)), CPU.ftw);
-  }),
-  routine('fpu_pop', ['i32'], [], (f) => {
-    const cpu = f.p(0);
-    const top = f.let(f.load('32', cpu, CPU.ftop));
-    f.store('32', cpu, f.load('32', cpu, CPU.ftw).and(i32(1).shl(top).not()), CPU.ftw);
-    f.store('32', cpu, top.add(1).and(7), CPU.ftop);
   }),
   /** #IS of an empty register (C1 = 0): leaves the indefinite in CPU.wide. */
   routine('fpu_underflow', ['i32'], [], (f, lib) => {
@@ -300,31 +319,33 @@ export const fpuRoutines: readonly Routine[] = [
     const ase = f.p(2);
     const b = f.p(3);
     const bse = f.p(4);
-    specialOperands(f, lib, cpu, a, ase, b, bse);
-    const aInf = f.let(isInf(a, ase));
-    const bInf = f.let(isInf(b, bse));
-    f.if(aInf.and(bInf).and(ase.xor(bse).and(0x8000).bool()), () => indefinite(f, lib, cpu));
-    f.if(aInf, () => {
-      result(f, cpu, a, ase);
-      f.return();
-    });
-    f.if(bInf, () => {
-      result(f, cpu, b, bse);
-      f.return();
-    });
     const down = f.let(f.load('32', cpu, CPU.fcw).shrU(10).and(3).eq(1));
-    f.if(a.or(b).eqz(), () => {
-      const sign = f.let(select(ase.xor(bse).and(0x8000), down.shl(15), ase.and(0x8000)));
-      result(f, cpu, i64(0), sign);
-      f.return();
-    });
-    f.if(a.eqz(), () => {
-      f.call(lib('fpu_pass'), cpu, b, bse);
-      f.return();
-    });
-    f.if(b.eqz(), () => {
-      f.call(lib('fpu_pass'), cpu, a, ase);
-      f.return();
+    f.if(bothNormal(a, ase, b, bse).eqz(), () => {
+      specialOperands(f, lib, cpu, a, ase, b, bse);
+      const aInf = f.let(isInf(a, ase));
+      const bInf = f.let(isInf(b, bse));
+      f.if(aInf.and(bInf).and(ase.xor(bse).and(0x8000).bool()), () => indefinite(f, lib, cpu));
+      f.if(aInf, () => {
+        result(f, cpu, a, ase);
+        f.return();
+      });
+      f.if(bInf, () => {
+        result(f, cpu, b, bse);
+        f.return();
+      });
+      f.if(a.or(b).eqz(), () => {
+        const sign = f.let(select(ase.xor(bse).and(0x8000), down.shl(15), ase.and(0x8000)));
+        result(f, cpu, i64(0), sign);
+        f.return();
+      });
+      f.if(a.eqz(), () => {
+        f.call(lib('fpu_pass'), cpu, b, bse);
+        f.return();
+      });
+      f.if(b.eqz(), () => {
+        f.call(lib('fpu_pass'), cpu, a, ase);
+        f.return();
+      });
     });
     const na = normalize(f, a, ase);
     const nb = normalize(f, b, bse);
@@ -367,45 +388,41 @@ export const fpuRoutines: readonly Routine[] = [
           },
         ),
     );
-    const precision = f.callValue(lib('fpu_precision'), cpu);
-    f.if(ase.xor(bse).and(0x8000), () => {
-      const low = f.let(i64(0).sub(sl.get));
-      const high = f.let(big.sub(sh.get).sub(sl.get.ne(0).zext()));
-      f.if(high.or(low).eqz(), () => {
-        result(f, cpu, i64(0), down.shl(15));
-        f.return();
-      });
-      f.if(high.eqz(), () => {
-        const shift = f.let(low.clz());
-        f.call(lib('fpu_round'), cpu, sign, exp.sub(64).sub(shift.wrap()), low.shl(shift), i64(0), precision);
-        f.return();
-      });
-      const shift = f.let(high.clz());
-      f.if(
-        shift.eqz(),
-        () => f.call(lib('fpu_round'), cpu, sign, exp, high, low, precision),
-        () =>
-          f.call(
-            lib('fpu_round'),
-            cpu,
-            sign,
-            exp.sub(shift.wrap()),
-            high.shl(shift).or(low.shrU(i64(64).sub(shift))),
-            low.shl(shift),
-            precision,
-          ),
-      );
-      f.return();
-    });
-    const sum = f.let(big.add(sh.get));
+    const high = f.local('i64');
+    const low = f.local('i64');
+    const top = f.local('i32', exp);
     f.if(
-      sum.ltU(big),
+      ase.xor(bse).and(0x8000),
       () => {
-        const lost = f.let(sum.shl(63).or(sl.get.shrU(1)).or(sl.get.and(1)));
-        f.call(lib('fpu_round'), cpu, sign, exp.add(1), sum.shrU(1).or(INTEGER_BIT), lost, precision);
+        low.set(i64(0).sub(sl.get));
+        high.set(big.sub(sh.get).sub(sl.get.ne(0).zext()));
+        f.if(high.get.or(low.get).eqz(), () => {
+          result(f, cpu, i64(0), down.shl(15));
+          f.return();
+        });
+        f.if(high.get.eqz(), () => {
+          high.set(low.get);
+          low.set(0);
+          top.set(exp.sub(64));
+        });
+        const shift = f.let(high.get.clz());
+        f.if(shift.ne(0), () => {
+          high.set(high.get.shl(shift).or(low.get.shrU(i64(64).sub(shift))));
+          low.set(low.get.shl(shift));
+          top.set(top.get.sub(shift.wrap()));
+        });
       },
-      () => f.call(lib('fpu_round'), cpu, sign, exp, sum, sl.get, precision),
+      () => {
+        high.set(big.add(sh.get));
+        low.set(sl.get);
+        f.if(high.get.ltU(big), () => {
+          low.set(high.get.shl(63).or(sl.get.shrU(1)).or(sl.get.and(1)));
+          high.set(high.get.shrU(1).or(INTEGER_BIT));
+          top.set(exp.add(1));
+        });
+      },
     );
+    finish(f, lib, cpu, sign, top.get, high.get, low.get);
   }),
 
   routine('fpu_mul', ['i32', 'i64', 'i32', 'i64', 'i32'], [], (f, lib) => {
@@ -414,30 +431,35 @@ export const fpuRoutines: readonly Routine[] = [
     const ase = f.p(2);
     const b = f.p(3);
     const bse = f.p(4);
-    specialOperands(f, lib, cpu, a, ase, b, bse);
     const sign = f.let(ase.xor(bse).shrU(15).and(1));
-    const anyInf = f.let(isInf(a, ase).or(isInf(b, bse)));
-    const anyZero = f.let(a.eqz().or(b.eqz()));
-    f.if(anyInf, () => {
-      f.if(anyZero, () => indefinite(f, lib, cpu));
-      result(f, cpu, i64(INTEGER_BIT), sign.shl(15).or(0x7fff));
-      f.return();
-    });
-    f.if(anyZero, () => {
-      result(f, cpu, i64(0), sign.shl(15));
-      f.return();
+    f.if(bothNormal(a, ase, b, bse).eqz(), () => {
+      specialOperands(f, lib, cpu, a, ase, b, bse);
+      const anyInf = f.let(isInf(a, ase).or(isInf(b, bse)));
+      const anyZero = f.let(a.eqz().or(b.eqz()));
+      f.if(anyInf, () => {
+        f.if(anyZero, () => indefinite(f, lib, cpu));
+        result(f, cpu, i64(INTEGER_BIT), sign.shl(15).or(0x7fff));
+        f.return();
+      });
+      f.if(anyZero, () => {
+        result(f, cpu, i64(0), sign.shl(15));
+        f.return();
+      });
     });
     const na = normalize(f, a, ase);
     const nb = normalize(f, b, bse);
     const high = f.callValue(lib('mul_high_u'), na.mant, nb.mant);
     const low = f.let(na.mant.mul(nb.mant));
     const exp = f.let(na.exp.add(nb.exp).sub(BIAS - 1));
-    const precision = f.callValue(lib('fpu_precision'), cpu);
-    f.if(
-      high.ltS(0),
-      () => f.call(lib('fpu_round'), cpu, sign, exp, high, low, precision),
-      () =>
-        f.call(lib('fpu_round'), cpu, sign, exp.sub(1), high.shl(1).or(low.shrU(63)), low.shl(1), precision),
+    const shift = f.let(high.geS(0));
+    finish(
+      f,
+      lib,
+      cpu,
+      sign,
+      f.let(exp.sub(shift)),
+      f.let(select(shift, high.shl(1).or(low.shrU(63)), high)),
+      f.let(low.shl(shift.zext())),
     );
   }),
 
@@ -449,27 +471,30 @@ export const fpuRoutines: readonly Routine[] = [
     const b = f.p(3);
     const bse = f.p(4);
     const sign = f.let(ase.xor(bse).shrU(15).and(1));
-    // 0/0 and inf/inf come before a denormal operand's exception.
-    const aInf = f.let(isInf(a, ase));
-    const bInf = f.let(isInf(b, bse));
-    f.if(aInf.and(bInf).or(a.eqz().and(ase.and(0x7fff).eqz()).and(b.eqz()).and(bse.and(0x7fff).eqz())), () =>
-      indefinite(f, lib, cpu),
-    );
-    // Division by zero comes before a denormal dividend's exception.
-    const bZero = f.let(b.eqz().and(bse.and(0x7fff).eqz()));
-    f.if(bZero.and(ase.and(0x7fff).ne(0x7fff)).and(isUnsupported(a, ase).eqz()), () => {
-      flag(f, lib, cpu, FSW.ZE);
-      result(f, cpu, i64(INTEGER_BIT), sign.shl(15).or(0x7fff));
-      f.return();
-    });
-    specialOperands(f, lib, cpu, a, ase, b, bse);
-    f.if(aInf, () => {
-      result(f, cpu, i64(INTEGER_BIT), sign.shl(15).or(0x7fff));
-      f.return();
-    });
-    f.if(bInf.or(a.eqz()), () => {
-      result(f, cpu, i64(0), sign.shl(15));
-      f.return();
+    f.if(bothNormal(a, ase, b, bse).eqz(), () => {
+      // 0/0 and inf/inf come before a denormal operand's exception.
+      const aInf = f.let(isInf(a, ase));
+      const bInf = f.let(isInf(b, bse));
+      f.if(
+        aInf.and(bInf).or(a.eqz().and(ase.and(0x7fff).eqz()).and(b.eqz()).and(bse.and(0x7fff).eqz())),
+        () => indefinite(f, lib, cpu),
+      );
+      // Division by zero comes before a denormal dividend's exception.
+      const bZero = f.let(b.eqz().and(bse.and(0x7fff).eqz()));
+      f.if(bZero.and(ase.and(0x7fff).ne(0x7fff)).and(isUnsupported(a, ase).eqz()), () => {
+        flag(f, lib, cpu, FSW.ZE);
+        result(f, cpu, i64(INTEGER_BIT), sign.shl(15).or(0x7fff));
+        f.return();
+      });
+      specialOperands(f, lib, cpu, a, ase, b, bse);
+      f.if(aInf, () => {
+        result(f, cpu, i64(INTEGER_BIT), sign.shl(15).or(0x7fff));
+        f.return();
+      });
+      f.if(bInf.or(a.eqz()), () => {
+        result(f, cpu, i64(0), sign.shl(15));
+        f.return();
+      });
     });
     const na = normalize(f, a, ase);
     const nb = normalize(f, b, bse);
@@ -485,7 +510,7 @@ export const fpuRoutines: readonly Routine[] = [
     const q2 = f.callValue(lib('div128_u'), cpu, r, i64(0), nb.mant);
     const sticky = f.let(f.load('64', cpu, CPU.wide).ne(0).zext());
     const exp = f.let(na.exp.sub(nb.exp).add(BIAS).sub(less));
-    f.call(lib('fpu_round'), cpu, sign, exp, q, q2.or(sticky), f.callValue(lib('fpu_precision'), cpu));
+    finish(f, lib, cpu, sign, exp, q, f.let(q2.or(sticky)));
   }),
 
   routine('fpu_sqrt', ['i32', 'i64', 'i32'], [], (f, lib) => {
