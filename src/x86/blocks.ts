@@ -189,6 +189,15 @@ export class Blocks {
     return undefined;
   }
 
+  /** The block that ran last at this rip with this key, wherever it lies; undefined when the jump cache has forgotten it. */
+  lately(mode: number, ripLow: number, ripHigh: number): Block | undefined {
+    const u32 = this.#u32;
+    const at = this.#jumpSlot(ripLow, ripHigh, mode);
+    if (u32[at] !== ripLow || u32[at + 1] !== ripHigh || u32[at + (JUMP.mode >> 2)] !== mode)
+      return undefined;
+    return this.find((u32[at + (JUMP.host >> 2)] as number) >>> 0, mode, ripLow, ripHigh);
+  }
+
   /** The blocks that hold code of a frame (host address >> 12). */
   inFrame(frame: number): readonly Block[] {
     return this.#byFrame.get(frame) ?? NONE;

@@ -54,6 +54,10 @@ export const controlRoutines: readonly Routine[] = [
     );
     const real2 = f.let(f.load('32', cpu, CPU.tlbArea).add(which.mul(TLB.arrayBytes)));
     f.store('32', cpu, real2, CPU.tlbReal);
+    const fetch = f
+      .load('32', cpu, CPU.tlbArea)
+      .add(select(user, i32(TLB.fetch), i32(TLB.fetch + TLB.fetchBytes)));
+    f.store('32', cpu, fetch, CPU.tlbFetch);
     // Every access is looked at while alignment checks or data breakpoints are on.
     const aligned = f.let(user.and(cr0.and(CR0.AM).bool()).and(eflags.and(FLAG.AC).bool()));
     const watched = f.let(

@@ -7,7 +7,7 @@
  * branches, backward ones set the entry and go round. There is one way out for everything, which writes the locals back
  * and goes on in the region of the new rip when there is one. A fault tag that is thrown inside takes the same way.
  */
-import { CPU, ENGINE, HEAD, JUMP, MODE, REC } from '../layout.ts';
+import { CPU, ENGINE, HEAD, JUMP, MODE, REC, TLB } from '../layout.ts';
 import { REGION_FAULT, REGION_PARAMS, REP, jumpEntry, windowKey } from '../interpreter.ts';
 import type { Library } from '../sem.ts';
 import { FunctionBuilder, type Label, type TagRef, type Var } from '../wasm/function.ts';
@@ -169,6 +169,9 @@ function write(
     entryNumber.set(k, entries.length);
     entries.push(block);
   }
+  // Regions of 4 KiB translations may span several: an edge to another one looks whether it is still where it was.
+  const large = ((blocks[0] as RegionBlock).block.mode & MODE.large) !== 0;
+  const onePage = large || blocks.every((block) => samePage(block, blocks[0] as RegionBlock));
   const kinds: (number | undefined | 'none')[] = blocks.map(() => 'none');
   const noteKind = (k: number): void => {
     const known = kinds[k];
@@ -195,18 +198,22 @@ function write(
         leave(i64(target));
         return;
       }
+      const other = blocks[at] as RegionBlock;
+      const crosses = !onePage && !samePage(block, other);
       if (at > k) {
+        if (crosses) enterPage(f, cpu, other, () => leave(i64(target)));
         noteKind(at);
         if (!last || at !== k + 1) f.br(labels[at] as Label);
         return;
       }
       f.if(budget.get.ltS(region.instructions), () => leave(i64(target)));
+      if (crosses) enterPage(f, cpu, other, () => leave(i64(target)));
       next.set(entryNumber.get(at) as number);
       f.br(loop);
     };
     const gotoIf = (condition: Val, target: bigint): void => {
       const at = index.get(unsigned(target));
-      if (at !== undefined && at > k) {
+      if (at !== undefined && at > k && (onePage || samePage(block, blocks[at] as RegionBlock))) {
         noteKind(at);
         f.brIf(labels[at] as Label, condition);
       } else f.if(condition, () => goto(target, false));
@@ -267,10 +274,21 @@ function write(
         .and(f.load('32', at, JUMP.mode).eq(key)),
       () => {
         const head = f.let(f.load('32', at, JUMP.record).sub(HEAD.size));
-        const here = f.load('32', head, HEAD.slot).eq(place.slot);
-        f.if(here.and(budget.get.geS(region.instructions)), () => {
+        const here = f.load('32', head, HEAD.slot).eq(place.slot).and(budget.get.geS(region.instructions));
+        const enter = (): void => {
           next.set(f.load('32', head, HEAD.entry));
           f.br(loop);
+        };
+        f.if(here, () => {
+          if (onePage) enter();
+          else {
+            const { window, page, host } = fetchEntry(f, cpu, target);
+            const same = host.add(target.wrap().and(0xfff)).eq(f.load('32', at, JUMP.host));
+            f.if(window.eq(page).and(same), () => {
+              setWindow(f, cpu, page, host);
+              enter();
+            });
+          }
         });
       },
     );
@@ -332,7 +350,7 @@ function write(
       () => f.store('64', cpu, rip.get, CPU.rip),
     );
   } else f.store('64', cpu, rip.get, CPU.rip);
-  writeChain(f, lib, cpu, budget, rip.get);
+  writeChain(f, lib, cpu, budget, rip.get, place.jumpCache);
   f.prefix(() => {
     state.fill(cpu);
     state.tlb.set(f.load('32', cpu, CPU.tlbFast));
@@ -370,18 +388,65 @@ function writeLast(
   rip.set(f.load('64', cpu, CPU.rip));
 }
 
+const samePage = (a: RegionBlock, b: RegionBlock): boolean => a.rip >> 12n === b.rip >> 12n;
+
+/** The 4 KiB fetch entry of `target`: tag, and host address of the page. */
+function fetchEntry(f: FunctionBuilder, cpu: Val, target: Val): { window: Val; page: Val; host: Val } {
+  const index = target.shrU(12 - FETCH_SHIFT).wrap();
+  const entry = f.let(f.load('32', cpu, CPU.tlbFetch).add(index.and((TLB.fetchSmall - 1) << FETCH_SHIFT)));
+  return {
+    window: f.load('64', entry),
+    page: f.let(target.and(-4096n)),
+    host: f.let(f.load('32', entry, 8)),
+  };
+}
+const FETCH_SHIFT = 4;
+
+/** What fetch_window does when a 4 KiB fetch entry is there. */
+function setWindow(f: FunctionBuilder, cpu: Val, page: Val, host: Val): void {
+  f.store('64', cpu, page, CPU.windowBase);
+  f.store('32', cpu, host, CPU.windowHost);
+}
+
+/** On the way to `block`, which lies in another page: `miss` leaves when the fetch TLB does not lead to it. */
+function enterPage(f: FunctionBuilder, cpu: Val, block: RegionBlock, miss: () => void): void {
+  f.scope(() => {
+    const { window, page, host } = fetchEntry(f, cpu, i64(block.rip));
+    const frame = block.block.host & -4096;
+    f.if(window.ne(page).or(host.ne(frame)), miss, undefined, false);
+    setWindow(f, cpu, page, host);
+  });
+}
+
 /** Goes on in the region of `rip`, or returns to run(). */
-function writeChain(f: FunctionBuilder, lib: Library, cpu: Val, budget: Var, rip: Val): void {
+function writeChain(
+  f: FunctionBuilder,
+  lib: Library,
+  cpu: Val,
+  budget: Var,
+  rip: Val,
+  jumpCache: number,
+): void {
   // Without budget nothing more is fetched.
   f.if(budget.get.leS(0), () => f.return(budget.get));
   f.if(rip.and(f.load('64', cpu, CPU.windowMask)).ne(f.load('64', cpu, CPU.windowBase)), () => {
-    f.store('32', cpu, i32(0), CPU.record);
-    f.store('32', cpu, budget.get, CPU.budget);
-    f.call(lib('fetch_window'), cpu, rip);
+    const { window, page, host } = fetchEntry(f, cpu, rip);
+    f.if(
+      window.eq(page),
+      () => {
+        setWindow(f, cpu, page, host);
+        f.store('64', cpu, i64(-4096), CPU.windowMask);
+      },
+      () => {
+        f.store('32', cpu, i32(0), CPU.record);
+        f.store('32', cpu, budget.get, CPU.budget);
+        f.call(lib('fetch_window'), cpu, rip);
+      },
+    );
   });
   const key = f.let(f.load('32', cpu, CPU.mode).or(windowKey(f, cpu)));
   const host = f.load('32', cpu, CPU.windowHost).add(rip.sub(f.load('64', cpu, CPU.windowBase)).wrap());
-  const entry = jumpEntry(f, f.load('32', f.load('32', cpu, CPU.engine), ENGINE.jumpCache), rip, key);
+  const entry = jumpEntry(f, i32(jumpCache), rip, key);
   const known = f
     .load('64', entry, JUMP.rip)
     .eq(rip)

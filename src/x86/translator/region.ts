@@ -147,8 +147,21 @@ export class RegionFinder {
   find(root: Block, most: number): Region | undefined {
     const first = readBlock(root, this.#memory, this.#classifier);
     if (first === undefined) return undefined;
-    const window = (root.mode & MODE.large) !== 0 ? 0x200000n : 0x1000n;
+    const large = (root.mode & MODE.large) !== 0;
     const rip = first.rip;
+    /** Where the pages of the region lie: linear page number to frame. */
+    const frames = new Map<bigint, number>([[rip >> 12n, root.host >>> 12]]);
+    const locate = (target: bigint): Block | undefined => {
+      const low = Number(BigInt.asIntN(32, target));
+      const high = Number(target >> 32n) | 0;
+      if (large) {
+        if (target >> 21n !== rip >> 21n) return undefined;
+        return this.#blocks.find(root.host + Number(target - rip), root.mode, low, high);
+      }
+      const frame = frames.get(target >> 12n);
+      if (frame === undefined) return this.#blocks.lately(root.mode, low, high);
+      return this.#blocks.find(frame * 4096 + (low & 0xfff), root.mode, low, high);
+    };
     const worth = Math.max(2, this.#blocks.heat >> 5);
     const found = new Map<bigint, RegionBlock>([[rip, first]]);
     let instructions = first.length;
@@ -166,6 +179,7 @@ export class RegionFinder {
       }
       instructions += read.length;
       found.set(target, read);
+      if (!large) frames.set(target >> 12n, block.host >>> 12);
       queue.push(read);
       return true;
     };
@@ -174,10 +188,8 @@ export class RegionFinder {
       if (next.fall !== undefined) successors.push(next.fall);
       if (next.returns !== undefined) successors.push(next.returns);
       for (const target of successors) {
-        if (found.has(target) || (target & -window) !== (rip & -window)) continue;
-        const low = Number(BigInt.asIntN(32, target));
-        const high = Number(target >> 32n) | 0;
-        const block = this.#blocks.find(root.host + Number(target - rip), root.mode, low, high);
+        if (found.has(target)) continue;
+        const block = locate(target);
         if (block !== undefined) add(block, target);
       }
       // Where an indirect jump goes is not known, but what is hot in its page is likely to be where.
@@ -186,7 +198,7 @@ export class RegionFinder {
       searched.add(frame);
       for (const block of this.#blocks.inFrame(frame)) {
         const target = rip64(block.ripLow, block.ripHigh);
-        const same = block.mode === root.mode && Number(target - rip) === block.host - root.host;
+        const same = block.mode === root.mode && Number(target - next.rip) === block.host - next.block.host;
         if (same && !found.has(target) && !this.#used(block) && add(block, target)) landings.add(target);
       }
     }
