@@ -301,7 +301,7 @@ export abstract class Sem {
     );
   }
   raiseIf(condition: Val, vector: number, error?: Operand): void {
-    this.f.if(condition, () => this.raise(vector, error));
+    this.f.if(condition, () => this.raise(vector, error), undefined, false);
   }
   /** #GP(0) unless at CPL 0. */
   requireCpl0(): void {

@@ -13,7 +13,7 @@ import type { Library } from '../sem.ts';
 import { FunctionBuilder, type Label, type TagRef, type Var } from '../wasm/function.ts';
 import { i32, i64, type Val } from '../wasm/value.ts';
 import type { Instruction, Region, RegionBlock } from './region.ts';
-import { RegionSem, type RegionState } from './region-sem.ts';
+import { plainFlags, RegionSem, type RegionState } from './region-sem.ts';
 
 /** Type numbers of a translator's module: see translator.ts. */
 export const TYPES = { region: 0, handler: 1 } as const;
@@ -83,14 +83,15 @@ class Locals implements RegionState {
   }
   /** Writes back what the region changes. */
   spill(cpu: Val): void {
-    const { f, flags } = this;
+    const { f } = this;
+    const flags = plainFlags(f, this.flags);
     this.#each((register, width, offset) => {
       if (this.#written.has(register)) f.store(width, cpu, register.get, offset);
     });
-    f.store('32', cpu, flags.kind.get, CPU.flagKind);
-    f.store('64', cpu, flags.a.get, CPU.flagA);
-    f.store('64', cpu, flags.b.get, CPU.flagB);
-    f.store('64', cpu, flags.r.get, CPU.flagR);
+    f.store('32', cpu, flags.kind, CPU.flagKind);
+    f.store('64', cpu, flags.a, CPU.flagA);
+    f.store('64', cpu, flags.b, CPU.flagB);
+    f.store('64', cpu, flags.r, CPU.flagR);
   }
 }
 
@@ -101,7 +102,8 @@ function deadFlags(instructions: readonly Instruction[]): boolean[] {
   for (let k = instructions.length - 1; k >= 0; k--) {
     const { facts, how } = instructions[k] as Instruction;
     dead[k] = overwritten;
-    if (how !== 'inline' || facts.faults || facts.readsFlags) overwritten = false;
+    const reads = overwritten ? facts.readsDeadFlags : facts.readsFlags;
+    if (how !== 'inline' || facts.faults || reads) overwritten = false;
     else if (facts.writesFlags) overwritten = true;
   }
   return dead;
@@ -206,7 +208,7 @@ function write(
         if (!last || at !== k + 1) f.br(labels[at] as Label);
         return;
       }
-      f.if(budget.get.ltS(region.instructions), () => leave(i64(target)));
+      f.if(budget.get.ltS(region.instructions), () => leave(i64(target)), undefined, false);
       if (crosses) enterPage(f, cpu, other, () => leave(i64(target)));
       next.set(entryNumber.get(at) as number);
       f.br(loop);
@@ -339,10 +341,15 @@ function write(
     );
   });
   state.spill(cpu);
-  f.if(fault.get, () => {
-    f.store('32', cpu, budget.get, CPU.budget);
-    f.return(i32(REGION_FAULT));
-  });
+  f.if(
+    fault.get,
+    () => {
+      f.store('32', cpu, budget.get, CPU.budget);
+      f.return(i32(REGION_FAULT));
+    },
+    undefined,
+    false,
+  );
   if (outside) {
     f.if(
       last.get,
@@ -428,7 +435,7 @@ function writeChain(
   jumpCache: number,
 ): void {
   // Without budget nothing more is fetched.
-  f.if(budget.get.leS(0), () => f.return(budget.get));
+  f.if(budget.get.leS(0), () => f.return(budget.get), undefined, false);
   f.if(rip.and(f.load('64', cpu, CPU.windowMask)).ne(f.load('64', cpu, CPU.windowBase)), () => {
     const { window, page, host } = fetchEntry(f, cpu, rip);
     f.if(

@@ -4,8 +4,8 @@
  */
 import { operandBytes, type Entry, type OperandSpec } from '../encoding.ts';
 import { CPU, REC, STATUS_FLAGS, TLB, VEC } from '../layout.ts';
-import { carryOf, conditionOf, statusOf } from '../runtime/flags.ts';
-import { Sem, type Library, type Size } from '../sem.ts';
+import { conditionOf, statusOf, type LazyValues } from '../runtime/flags.ts';
+import { FLAGS, Sem, signExtend64, type Library, type Size } from '../sem.ts';
 import type { FunctionBuilder, Var } from '../wasm/function.ts';
 import { i32, i64, select, type Operand, type Val } from '../wasm/value.ts';
 import { INLINE } from './inline.ts';
@@ -13,6 +13,47 @@ import type { Place, Record } from './record.ts';
 
 const WIDTH = { 1: '8u', 2: '16u', 4: '32', 8: '64' } as const;
 const STORE = { 1: '8', 2: '16', 4: '32', 8: '64' } as const;
+
+/**
+ * Inside a region `flags.kind` says more than FLAGS: by how much the values are to be shifted left and right again to be
+ * sign-extended (bits 8-15), which is only done when somebody looks, and whether r is a - b and not in its local.
+ */
+const DERIVED = 0x10000;
+const rawKind = (kind: number, size: Size): number => kind | ((64 - 8 * size) << 8);
+
+/** The lazy flags as FLAGS has them. */
+export function plainFlags(
+  f: FunctionBuilder,
+  flags: RegionState['flags'],
+): { readonly kind: Val; readonly a: Val; readonly b: Val; readonly r: Val } {
+  const shift = f.let(flags.kind.get.shrU(8).and(0xff).zext());
+  const extend = (value: Val): Val => f.let(value.shl(shift).shrS(shift));
+  const r = f.let(select(flags.kind.get.and(DERIVED), flags.a.get.sub(flags.b.get), flags.r.get));
+  return {
+    kind: f.let(flags.kind.get.and(0xff)),
+    a: extend(flags.a.get),
+    b: extend(flags.b.get),
+    r: extend(r),
+  };
+}
+
+/** Conditions behind comparisons and tests, which most are, of values of 32 bits or less: without widening them. */
+function shortCondition(
+  kind: number,
+  group: number,
+  shift: number,
+  { a, b, r }: RegionState['flags'],
+): Val | undefined {
+  if (shift === 0) return undefined;
+  const short = (value: Val): Val =>
+    shift === 56 ? value.wrap().sext8() : shift === 48 ? value.wrap().sext16() : value.wrap();
+  if (kind === FLAGS.sub && group !== 0 && group !== 4 && group !== 5)
+    return conditionOf(kind, group, { a: short(a.get), b: short(b.get), r: i32(0) });
+  if (kind !== FLAGS.logic) return undefined;
+  if (group === 2 || group === 3) return short(r.get).eqz();
+  if (group === 4 || group === 6) return short(r.get).ltS(0);
+  return group === 7 ? short(r.get).leS(0) : undefined;
+}
 
 /** This variant cannot be in line in a region: its out-of-line handler is called, or the region ends in front of it. */
 export class NotInline extends Error {}
@@ -24,7 +65,7 @@ export interface RegionState {
   readonly flags: { readonly kind: Var; readonly a: Var; readonly b: Var; readonly r: Var };
   gpr(index: number, write: boolean): Var;
   xmm(index: number, write: boolean): Var;
-  /** Kind of the flags when it is the same on every way here. */
+  /** Kind of the flags, as `flags.kind` has it, when it is the same on every way here. */
   flagKind: number | undefined;
   /** Depth of structured instructions at which an instruction's own code is unconditional. */
   depth: number;
@@ -38,6 +79,8 @@ export interface Facts {
   /** All status flags, whatever happens. */
   writesFlags: boolean;
   readsFlags: boolean;
+  /** The same where its own flags are dead: a rotate keeps most flags, INC keeps CF. */
+  readsDeadFlags: boolean;
   /** May raise a fault or leave: every register and flag must be in place. */
   faults: boolean;
   stores: number;
@@ -48,9 +91,17 @@ export class RegionSem extends Sem {
   readonly #record: Record;
   readonly #state: RegionState;
   readonly #deadFlags: boolean;
-  readonly facts: Facts = { writesFlags: false, readsFlags: false, faults: false, stores: 0 };
+  readonly facts: Facts = {
+    writesFlags: false,
+    readsFlags: false,
+    readsDeadFlags: false,
+    faults: false,
+    stores: 0,
+  };
   #address: Val | undefined;
   #rmwHost: Val | undefined;
+  /** A jump target that checkTarget has seen. */
+  #checked: Val | undefined;
 
   constructor(
     f: FunctionBuilder,
@@ -442,24 +493,36 @@ export class RegionSem extends Sem {
       .xor(top)
       .shrS(47)
       .ne(0);
-    f.if(top.shl(16).shrS(16).ne(top).or(crosses), () => {
-      this.#mayFault();
-      f.call(this.lib('stack_linear'), this.cpu, top, i32(bytes), i32(1));
-    });
+    f.if(
+      top.shl(16).shrS(16).ne(top).or(crosses),
+      () => {
+        this.#mayFault();
+        f.call(this.lib('stack_linear'), this.cpu, top, i32(bytes), i32(1));
+      },
+      undefined,
+      false,
+    );
   }
 
   // Control flow.
   jump(target: Val): void {
-    const bound = this.f.let(target);
+    const bound = target === this.#checked ? target : this.f.let(target);
     if (this.#entry.operands[0]?.kind !== 'J') this.checkTarget(bound);
     this.#state.jump(bound);
   }
   checkTarget(target: Val): void {
+    if (target.c !== undefined || target === this.#checked) return;
+    this.#checked = target;
     // 48-bit canonical addresses need no look at the paging mode.
-    this.f.if(target.shl(16).shrS(16).ne(target), () => {
-      this.#mayFault();
-      this.f.call(this.lib('check_target'), this.cpu, target, i32(this.size));
-    });
+    this.f.if(
+      target.shl(16).shrS(16).ne(target),
+      () => {
+        this.#mayFault();
+        this.f.call(this.lib('check_target'), this.cpu, target, i32(this.size));
+      },
+      undefined,
+      false,
+    );
   }
   jumpIf(condition: Val, target: Val): void {
     this.#state.jumpIf(condition, target, this.#record.long(REC.next));
@@ -497,20 +560,32 @@ export class RegionSem extends Sem {
   }
 
   // Status flags.
-  override setFlags(kind: number, { a, b, r }: { a?: Val; b?: Val; r: Val }): void {
+  #setKind(code: number, { a, b, r }: { a?: Val; b?: Val; r?: Val }): void {
     if (this.#deadFlags) return;
     const { flags, depth } = this.#state;
-    flags.kind.set(kind);
-    if (a) flags.a.set(a);
-    if (b) flags.b.set(b);
-    flags.r.set(r);
+    flags.kind.set(code);
+    if (a) flags.a.set(a.zext());
+    if (b) flags.b.set(b.zext());
+    if (r) flags.r.set(r.zext());
     if (this.f.depth === depth) {
-      this.#state.flagKind = kind;
+      this.#state.flagKind = code;
       this.facts.writesFlags = true;
-    } else if (this.#state.flagKind !== kind) this.#state.flagKind = undefined;
+    } else if (this.#state.flagKind !== code) this.#state.flagKind = undefined;
+  }
+  override setFlags(kind: number, values: { a?: Val; b?: Val; r: Val }): void {
+    this.#setKind(kind, values);
+  }
+  override flagsAdd(a: Val, b: Val, r: Val, size: Size = this.size): void {
+    this.#setKind(rawKind(FLAGS.add, size), { a, b, r });
+  }
+  override flagsSub(a: Val, b: Val, _r: Val, size: Size = this.size): void {
+    this.#setKind(rawKind(FLAGS.sub, size) | DERIVED, { a, b });
+  }
+  override flagsLogic(r: Val, size: Size = this.size): void {
+    this.#setKind(rawKind(FLAGS.logic, size), { r });
   }
   override setFlagsKeepingCarry(kind: number, a: Val, r: Val): void {
-    if (!this.#deadFlags) super.setFlagsKeepingCarry(kind, a, r);
+    if (!this.#deadFlags) this.#setKind(rawKind(kind, this.size), { a, b: this.carry(), r });
   }
   override mergeStatus(mask: number, flags: Val): void {
     if (this.#deadFlags) return;
@@ -521,18 +596,30 @@ export class RegionSem extends Sem {
     return this.#flag((kind, values) => statusOf(kind, values), 'status_of');
   }
   override carry(): Val {
-    return this.#flag((kind, values) => carryOf(kind, values), 'carry_of');
+    return this.condition(2);
   }
   override condition(cc: number): Val {
     const group = cc >> 1;
-    return this.#flag((kind, values) => conditionOf(kind, group, values), `cond_of_${group}`).xor(cc & 1);
+    return this.#flag((kind, values) => conditionOf(kind, group, values), `cond_of_${group}`, group).xor(
+      cc & 1,
+    );
   }
-  #flag(of: (kind: number, values: { a: Val; b: Val; r: Val }) => Val, pure: string): Val {
+  #flag(of: (kind: number, values: LazyValues) => Val, pure: string, group?: number): Val {
     const { flags, flagKind } = this.#state;
-    if (this.facts.writesFlags === false) this.facts.readsFlags = true;
-    const values = { a: flags.a.get, b: flags.b.get, r: flags.r.get };
-    if (flagKind !== undefined) return this.f.let(of(flagKind, values));
-    return this.f.callValue(this.lib(pure), flags.kind.get, values.a, values.b, values.r);
+    const { f } = this;
+    if (!this.facts.writesFlags) this.facts.readsFlags = true;
+    if (flagKind === undefined) {
+      const { kind, a, b, r } = plainFlags(f, flags);
+      return f.callValue(this.lib(pure), kind, a, b, r);
+    }
+    const kind = flagKind & 0xff;
+    const shift = (flagKind >> 8) & 0xff;
+    const short = group === undefined ? undefined : shortCondition(kind, group, shift, flags);
+    if (short !== undefined) return f.let(short);
+    const extend = (value: Val): Val => f.let(signExtend64(value, (8 - shift / 8) as Size));
+    const [a, b] = [extend(flags.a.get), extend(flags.b.get)];
+    const r = extend((flagKind & DERIVED) !== 0 ? a.sub(b) : flags.r.get);
+    return f.let(of(kind, { a, b, r }));
   }
 
   // Faults, exits and the library.

@@ -35,7 +35,13 @@ export interface TranslatorParts {
   readonly firstSlot: number;
 }
 
-const CLEAN: Facts = { writesFlags: false, readsFlags: false, faults: true, stores: 0 };
+const CLEAN: Facts = {
+  writesFlags: false,
+  readsFlags: false,
+  readsDeadFlags: false,
+  faults: true,
+  stores: 0,
+};
 
 /** Whether the host has the tail calls that lead from region to region. */
 export function canTranslate(): boolean {
@@ -264,25 +270,23 @@ export class Translator implements BlockObserver {
     const ends = entry.def.ends ?? 'no';
     const out = { how: ends === 'no' ? 'handler' : 'outside', facts: CLEAN } as const;
     if (ends === 'sync' || (mem && record.byte(REC.addressSize) !== 8)) return out;
-    const f = new FunctionBuilder('probe', REGION_PARAMS, ['i32']);
-    const sem = new RegionSem(
-      f,
-      f.p(0),
-      this.#parts.library,
-      entry,
-      { size, mem, rep: REP[rep] },
-      record,
-      probeState(f),
-    );
-    try {
+    const probe = (dead: boolean): Facts => {
+      const f = new FunctionBuilder('probe', REGION_PARAMS, ['i32']);
+      const form = { size, mem, rep: REP[rep] };
+      const sem = new RegionSem(f, f.p(0), this.#parts.library, entry, form, record, probeState(f), dead);
       f.scope(() => entry.def.sem(sem));
+      return sem.facts;
+    };
+    let facts: Facts;
+    try {
+      facts = { ...probe(false), readsDeadFlags: probe(true).readsFlags };
     } catch (error) {
       if (error instanceof NotInline) return out;
       throw error;
     }
     // A store that must be left to the interpreter is found before it is done: there can be only one.
-    if (sem.facts.stores > 1) return out;
-    return { how: 'inline', facts: sem.facts };
+    if (facts.stores > 1) return out;
+    return { how: 'inline', facts };
   }
 }
 
