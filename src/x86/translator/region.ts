@@ -35,7 +35,7 @@ export interface RegionBlock {
   readonly targets: readonly bigint[];
   /** The last instruction is a call: its return address. */
   readonly returns: bigint | undefined;
-  /** The last instruction is a jump through a register or memory. */
+  /** The last instruction is a jump or call through a register or memory. */
   readonly indirect: boolean;
 }
 
@@ -78,7 +78,7 @@ function readBlock(block: Block, memory: RecordMemory, classifier: Classifier): 
         targets = def.name === 'jmp' || def.name === 'call' ? [taken] : [taken, next];
       }
       if (def.name === 'call') returns = next;
-      if (def.name === 'jmp' && operands[0]?.kind !== 'J') indirect = instruction.how === 'inline';
+      if (def.name !== 'ret' && operands[0]?.kind !== 'J') indirect = instruction.how === 'inline';
       break;
     }
   }
