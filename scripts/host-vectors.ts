@@ -2,7 +2,7 @@
  * Instruction cases on the processor of this machine (x86-64 Linux with a C compiler).
  *
  *     node scripts/host-vectors.ts --record [--each N] [--random N] [--sequences N] [--seed S]
- *     node scripts/host-vectors.ts --fresh N [--seed S] [--kind form|random|sequence|program] [--only NAME,...]
+ *     node scripts/host-vectors.ts --fresh N [--seed S] [--kind form|random|compatibility|segments|sequence|program] [--only NAME,...]
  *       [--engine NAME,...] [--native-only] [--show N]
  *     node scripts/host-vectors.ts --recorded [--only NAME,...] [--engine NAME,...]  the recorded cases
  *     node scripts/host-vectors.ts --counts                      the table of recorded cases, as Markdown
@@ -25,8 +25,9 @@ import { generateCase } from '../test/vectors/generate.ts';
 import { describeRules, splitForm } from '../test/vectors/masks.ts';
 import { runNative } from '../test/vectors/native.ts';
 import { programCase } from '../test/vectors/program.ts';
-import { decode, randomCase, randomKind } from '../test/vectors/random.ts';
+import { decode, randomCase, randomCompatibilityCase, randomKind } from '../test/vectors/random.ts';
 import { isSplitLock } from '../test/vectors/split-lock.ts';
+import { segmentCase } from '../test/vectors/segments.ts';
 import { sequenceCase } from '../test/vectors/sequence.ts';
 import { type VectorCase, type VectorResult, mix, view } from '../test/vectors/state.ts';
 import { Formatter, FormatterSyntax } from 'iced-x86';
@@ -63,8 +64,8 @@ function whole(text: string | undefined, name: string): number {
 }
 
 const formatter = new Formatter(FormatterSyntax.Intel);
-const disassemble = (code: Uint8Array, rip: bigint): string => {
-  const instruction = decode(code, rip);
+const disassemble = (code: Uint8Array, rip: bigint, bits: 16 | 32 | 64): string => {
+  const instruction = decode(code, rip, bits);
   const text = formatter.format(instruction);
   instruction.free();
   return text;
@@ -147,12 +148,15 @@ function closesOwnMemory({ form, state }: VectorCase): boolean {
 
 const WEIGHTED: readonly Form[] = FORMS.flatMap((form) => Array<Form>(form.weight).fill(form));
 
-const FRESH_KINDS = ['form', 'random', 'sequence', 'program'] as const;
+const FRESH_KINDS = ['form', 'random', 'compatibility', 'segments', 'sequence', 'program'] as const;
 type Kind = (typeof FRESH_KINDS)[number];
 
 function make(index: number, fileSeed: number, kind: Kind, form: Form): Made {
   const caseSeed = mix(fileSeed, index);
   if (kind === 'random') return { case: randomCase(caseSeed), kind: randomKind(caseSeed), index };
+  if (kind === 'compatibility')
+    return { case: randomCompatibilityCase(caseSeed), kind: randomKind(caseSeed), index };
+  if (kind === 'segments') return { case: segmentCase(caseSeed), kind: 'int', index };
   if (kind === 'sequence') return { case: sequenceCase(caseSeed), kind: 'f32', index };
   if (kind === 'program') return { case: programCase(caseSeed), kind: 'f32', index };
   return { case: generateCase(form, caseSeed), kind: form.kind, index };

@@ -167,8 +167,8 @@ export class InterpSem extends Sem {
     const bytes = this.sizeOf(i);
     if (this.isMem(i)) {
       if (bytes === 16) {
-        const address = this.address(i, 16, spec.access !== 'r');
-        if (spec.aligned) this.raiseIf(address.wrap().and(15), VEC.GP, 0);
+        const address = this.address(i, 16, spec.access !== 'r', spec.aligned);
+        if (spec.aligned && this.#hot) this.raiseIf(address.wrap().and(15), VEC.GP, 0);
         return this.load128(address);
       }
       const size = bytes as Size;
@@ -218,8 +218,8 @@ export class InterpSem extends Sem {
     }
     if (this.isMem(i)) {
       if (bytes === 16) {
-        const address = this.address(i, 16, true);
-        if (spec.aligned) this.raiseIf(address.wrap().and(15), VEC.GP, 0);
+        const address = this.address(i, 16, true, spec.aligned);
+        if (spec.aligned && this.#hot) this.raiseIf(address.wrap().and(15), VEC.GP, 0);
         this.store128(address, value);
         return;
       }
@@ -268,7 +268,7 @@ export class InterpSem extends Sem {
     }
   }
 
-  address(i: number, bytes: number, write: boolean): Val {
+  address(i: number, bytes: number, write: boolean, aligned = false): Val {
     this.#spec(i);
     if (this.#address) return this.#address;
     const { f } = this;
@@ -276,7 +276,7 @@ export class InterpSem extends Sem {
       this.#address = f.let(this.effective().add(f.load('64', this.#register(REC.segBase))));
     } else {
       this.#address = f.callValue(
-        this.lib('operand_address'),
+        this.lib(aligned ? 'operand_address_aligned' : 'operand_address'),
         this.cpu,
         this.#record,
         i32(bytes),
@@ -284,6 +284,11 @@ export class InterpSem extends Sem {
       );
     }
     return this.#address;
+  }
+
+  linear(offset: Val, bytes: number, write: boolean): Val {
+    if (this.#hot) return this.f.let(offset.add(this.f.load('64', this.#register(REC.segBase))));
+    return this.callValue('string_linear', this.cpu, this.#record, offset, i32(bytes), i32(write ? 1 : 0));
   }
 
   effective(): Val {

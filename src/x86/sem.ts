@@ -123,6 +123,8 @@ export abstract class Sem {
   abstract address(i: number, bytes: number, write: boolean): Val;
   /** Effective address (i64, cut to the address size) without segment, as LEA gives it. */
   abstract effective(): Val;
+  /** Linear address of `offset` in the memory operand's segment, checked as `address` checks it. */
+  abstract linear(offset: Val, bytes: number, write: boolean): Val;
   /** Number (0-7, or 0-15) of the register that operand i names: for Sw, Cy, Dy, STi. i32. */
   abstract registerNumber(i: number): Val;
   /** Second immediate (ENTER's level, the selector of a far pointer). */

@@ -18,6 +18,7 @@ import {
   FTW,
   GS_BASE,
   MXCSR,
+  type CaseSegments,
   type Patch,
   RFLAGS,
   RIP,
@@ -26,6 +27,7 @@ import {
   type VectorCase,
   type VectorResult,
   XMM,
+  codeSegment,
   view,
   windowContent,
 } from './state.ts';
@@ -51,7 +53,7 @@ export interface VectorEngine {
   /** The harness changed bytes of an executable page. */
   codeChanged(address: number, length: number): void;
   /** Loads the 576 bytes of `state.ts`. Fields outside an FXSAVE64 image's 416 bytes take their reset values. */
-  setState(state: Uint8Array): void;
+  setState(state: Uint8Array, segments?: CaseSegments): void;
   /**
    * Executes one instruction (a repeated string instruction to its end or its fault), or, with `stop`, instructions
    * until rip is `stop`. Ends early at an exception, which is not delivered: the state is what its handler's frame and
@@ -102,7 +104,7 @@ export class VectorBench {
   }
 
   run(c: VectorCase): VectorResult {
-    const rip = Number(view(c.state).getBigUint64(RIP, true));
+    const rip = Number(view(c.state).getBigUint64(RIP, true)) + codeSegment(c).base;
     const length = Math.min(c.code.length, CODE + CODE_BYTES - rip);
     this.#code.set(c.code.subarray(0, length), rip - CODE);
     this.#engine.codeChanged(rip, length);
@@ -132,7 +134,7 @@ export class VectorBench {
       window.live.set(patch.bytes, patch.address - window.base);
       if (window === this.#data) this.#expected.set(patch.bytes, patch.address - DATA);
     }
-    this.#engine.setState(c.state);
+    this.#engine.setState(c.state, c.segments);
     const outcome = this.#engine.run(c.stop, 20000, single);
     const state = new Uint8Array(STATE_BYTES);
     this.#engine.getState(state);
@@ -323,7 +325,7 @@ const hexCode = (code: Uint8Array): string =>
   Array.from(code, (b) => b.toString(16).padStart(2, '0')).join(' ');
 
 /** Text of an instruction, when a disassembler is given. */
-export type Disassemble = (code: Uint8Array, rip: bigint) => string;
+export type Disassemble = (code: Uint8Array, rip: bigint, bits: 16 | 32 | 64) => string;
 
 /** A readable account of one failed case. */
 export function explain(
@@ -333,7 +335,8 @@ export function explain(
 ): string {
   const v = view(c.state);
   const rip = v.getBigUint64(RIP, true);
-  const lines = [`${c.form}   ${hexCode(c.code)}   ${disassemble?.(c.code, rip) ?? ''}`];
+  const lines = [`${c.form}   ${hexCode(c.code)}   ${disassemble?.(c.code, rip, codeSegment(c).bits) ?? ''}`];
+  if (c.segments !== undefined) lines.push(`  segments ${JSON.stringify(c.segments)}`);
   for (const d of differences)
     lines.push(`  ${d.what.padEnd(12)} processor ${d.expected}   engine ${d.actual}`);
   lines.push(`  before: rip ${hex(rip, 1)} rflags ${flagNames(v.getUint32(RFLAGS, true))}`);

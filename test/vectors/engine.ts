@@ -15,6 +15,7 @@ import {
   GS,
   HEAD,
   IDTR,
+  LDTR,
   REC,
   RUN,
   SEG,
@@ -29,7 +30,8 @@ import { i32 } from '../../src/x86/wasm/value.ts';
 import type { EngineOutcome, VectorEngine } from './compare.ts';
 import {
   CODE_BYTES,
-  CS_SELECTOR,
+  CODE_SEGMENTS,
+  DATA_SEGMENTS,
   FCW,
   FDP,
   FIP,
@@ -37,12 +39,14 @@ import {
   FSW,
   FS_BASE,
   FTW,
+  GDT_IMAGE,
   GS_BASE,
+  LDT_IMAGE,
   MXCSR,
   RFLAGS,
   RIP,
   Rng,
-  SS_SELECTOR,
+  type Segment,
   ST,
   XMM,
   isRepeated,
@@ -54,6 +58,9 @@ const MIB2 = 2 << 20;
 /** The first 2 MiB of physical memory, for the supervisor only. */
 const KERNEL = 0xffff_8000_0000_0000n;
 const GDT = 0x1000;
+/** Of Linux. */
+const KERNEL_CS = 0x10;
+const LDT = 0x1800;
 const IDT = 0x2000;
 const TSS = 0x3000;
 const STACK_TOP = 0x5000;
@@ -120,15 +127,13 @@ export function createVectorEngine(
     const gate = vector === 3 || vector === 4 ? 0xee00n : 0x8e00n;
     put64(
       IDT + vector * 16,
-      (target & 0xffffn) | (8n << 16n) | (gate << 32n) | (((target >> 16n) & 0xffffn) << 48n),
+      (target & 0xffffn) | (BigInt(KERNEL_CS) << 16n) | (gate << 32n) | (((target >> 16n) & 0xffffn) << 48n),
     );
     put64(IDT + vector * 16 + 8, target >> 32n);
     engine.u8[host(HANDLERS + vector * 16)] = HLT;
   }
-  put64(GDT + 0x08, 0x00af9b000000ffffn);
-  put64(GDT + 0x10, 0x00cf93000000ffffn);
-  put64(GDT + 0x28, 0x00cff3000000ffffn);
-  put64(GDT + 0x30, 0x00affb000000ffffn);
+  GDT_IMAGE.forEach((entry, i) => put64(GDT + i * 8, entry));
+  LDT_IMAGE.forEach((entry, i) => put64(LDT + i * 8, entry));
   put64(TSS + 4, KERNEL + BigInt(STACK_TOP));
   // No I/O permission bitmap inside the limit.
   view.setUint16(host(TSS) + 0x66, 0x68, true);
@@ -155,7 +160,8 @@ export function createVectorEngine(
   };
   const put = (offset: number, value: number): void => view.setUint32(cpu + offset, value, true);
   const word = (offset: number): number => view.getUint32(cpu + offset, true);
-  segment(GDTR, KERNEL + BigInt(GDT), 0xff, 0, 0);
+  segment(GDTR, KERNEL + BigInt(GDT), 0x7f, 0, 0);
+  segment(LDTR, KERNEL + BigInt(LDT), LDT_IMAGE.length * 8 - 1, 0x82, 0x50);
   segment(IDTR, KERNEL + BigInt(IDT), 0xfff, 0, 0);
   segment(TR, KERNEL + BigInt(TSS), 0x67, 0x8b, 0x40);
   put(CPU.efer, EFER.SCE | EFER.LME | EFER.LMA | EFER.NXE);
@@ -286,7 +292,7 @@ export function createVectorEngine(
       if (translator !== undefined) engine.blocks.flush();
       engine.blocks.codeChanged(codeHost + address - codeBase, Math.max(length, 1));
     },
-    setState(state) {
+    setState(state, segments) {
       const v = viewOf(state);
       u8.set(state.subarray(0, 128), cpu + CPU.gpr);
       for (let i = 0; i < 16; i++)
@@ -309,10 +315,12 @@ export function createVectorEngine(
       for (const offset of ZERO) put(offset, 0);
       view.setBigUint64(cpu + CPU.flagR, BigInt(rflags & STATUS), true);
       put(CPU.cpl, 3);
-      segment(CS, 0n, 0xffffffff, 0xafb, CS_SELECTOR);
-      segment(SS, 0n, 0xffffffff, 0xcf3, SS_SELECTOR);
-      segment(DS, 0n, 0, 0x10000, 0);
-      segment(ES, 0n, 0, 0x10000, 0);
+      const load = (register: number, { base, limit, attributes, selector }: Segment): void =>
+        segment(register, BigInt(base), limit, attributes, selector);
+      load(CS, CODE_SEGMENTS[segments?.cs ?? 0] as Segment);
+      load(SS, DATA_SEGMENTS[segments?.ss ?? 1] as Segment);
+      load(DS, DATA_SEGMENTS[segments?.ds ?? 0] as Segment);
+      load(ES, DATA_SEGMENTS[segments?.es ?? 0] as Segment);
       segment(FS, v.getBigUint64(FS_BASE, true), 0, 0x10000, 0);
       segment(GS, v.getBigUint64(GS_BASE, true), 0, 0x10000, 0);
       // What WRPKRU of the last case changed.
@@ -339,7 +347,7 @@ export function createVectorEngine(
         if (ended !== undefined) return { vector: undefined, errorCode: 0, cr2: 0n };
         return outcome();
       }
-      const from = Number(start) - codeBase;
+      const from = Number(start + view.getBigUint64(cpu + segField(CS, SEG.base), true)) - codeBase;
       const repeated = stop === undefined && isRepeated(code.subarray(from, Math.min(from + 15, CODE_BYTES)));
       for (let steps = 0; ; steps++) {
         if (steps > limit) return { vector: -1, errorCode: 0, cr2: 0n };

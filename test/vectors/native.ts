@@ -61,7 +61,12 @@ export function encodeBatch(cases: readonly VectorCase[]): Uint8Array {
   let at = head;
   for (const c of cases) {
     v.setUint32(at, sizeOf(c), true);
-    v.setUint32(at + 4, c.stop === undefined ? 0 : 1, true);
+    const { cs, ss, ds, es } = c.segments ?? { cs: 0, ss: 0, ds: 0, es: 0 };
+    v.setUint32(
+      at + 4,
+      (c.stop === undefined ? 0 : 1) | (cs << 8) | (ss << 12) | (ds << 16) | (es << 20),
+      true,
+    );
     out.set(c.state, at + 8);
     at += 8 + STATE_BYTES;
     v.setBigUint64(at, BigInt(c.stop ?? 0), true);

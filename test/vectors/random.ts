@@ -9,7 +9,18 @@ import {
   Register,
   RegisterExt,
 } from 'iced-x86';
-import { CODE, DATA, RFLAGS, RIP, type VectorCase, mix } from './state.ts';
+import {
+  CODE,
+  CODE_BYTES,
+  DATA,
+  FS_BASE,
+  GS_BASE,
+  RFLAGS,
+  RIP,
+  type VectorCase,
+  codeSegment,
+  mix,
+} from './state.ts';
 import { CaseBuilder, chooseAddress } from './generate.ts';
 import { KINDS, integer64 } from './values.ts';
 
@@ -64,8 +75,8 @@ export function excluded(code: Uint8Array): string | undefined {
   return undefined;
 }
 
-export function decode(code: Uint8Array, rip: bigint): Instruction {
-  const decoder = new Decoder(64, code, DecoderOptions.AMD);
+export function decode(code: Uint8Array, rip: bigint, bits: 16 | 32 | 64 = 64): Instruction {
+  const decoder = new Decoder(bits, code, DecoderOptions.AMD);
   decoder.ip = rip;
   const instruction = decoder.decode();
   decoder.free();
@@ -132,5 +143,77 @@ export function randomCase(seed: number): VectorCase {
     const length = instruction.length;
     instruction.free();
     return b.finish(name, [...code.subarray(0, name.startsWith('random invalid') ? 15 : length)]);
+  }
+}
+
+/** Why a case of these bytes has no portable result in compatibility mode. */
+function excludedThere(code: Uint8Array): string | undefined {
+  const op = code.find((byte) => !PREFIXES.includes(byte)) ?? 0;
+  const next = code[code.indexOf(op) + 1] ?? 0;
+  if ([0x07, 0x17, 0x1f, 0x9a, 0xea].includes(op)) return 'descriptor tables';
+  if ((op === 0xc4 || op === 0xc5) && next < 0xc0) return 'descriptor tables';
+  if (op === 0x62 && next < 0xc0) return undefined;
+  // What is a REX prefix in 64-bit mode is INC or DEC: nothing behind it is looked at.
+  if ((op & 0xf0) === 0x40) return undefined;
+  if (op === 0xd6) return 'an instruction that nobody documents';
+  return excluded(code);
+}
+
+/** One case of random bytes in compatibility mode, with flat or with small segments. */
+export function randomCompatibilityCase(seed: number): VectorCase {
+  const kind = randomKind(seed);
+  const b = new CaseBuilder(kind, seed);
+  const { rng, v } = b;
+  const flat = rng.chance(0.4);
+  const data = (): number => (flat ? 1 : rng.pick([0, 1, 2, 2, 3, 3, 4, 5, 6]));
+  const segments = {
+    cs: flat ? 1 : rng.pick([1, 2, 2, 3]),
+    ss: flat ? 1 : rng.pick([1, 2, 2, 3, 3, 4, 5]),
+    ds: data(),
+    es: data(),
+  };
+  const { bits, base } = codeSegment({ segments });
+  for (let i = 0; i < 16; i++) {
+    const small = !flat && rng.chance(0.75);
+    const value = small
+      ? BigInt(rng.below(0x2100) + (rng.chance(0.05) ? rng.next() & 0xffff0000 : 0))
+      : rng.chance(0.7)
+        ? chooseAddress(rng, 8, rng.chance(0.5))
+        : b.get(i);
+    b.set(i, value & 0xffff_ffffn);
+  }
+  const stack = segments.ss === 1 ? DATA : segments.ss >= 4 ? 0x1000 : 0;
+  if (rng.chance(0.85)) b.set(4, BigInt(stack + 64 + 4 * rng.below(2000)));
+  v.setBigUint64(RIP, BigInt(CODE - base + rng.below(rng.chance(0.05) ? CODE_BYTES : 4096)), true);
+  const segmentsOfLong = [FS_BASE, GS_BASE];
+  for (const at of segmentsOfLong) v.setBigUint64(at, 0n, true);
+  for (;;) {
+    const bytes: number[] = [];
+    while (rng.chance(0.3) && bytes.length < 14)
+      bytes.push(rng.chance(0.5) ? rng.pick([0x66, 0x67]) : rng.pick(PREFIXES));
+    if (rng.chance(0.4)) {
+      bytes.push(0x0f);
+      if (rng.chance(0.3)) bytes.push(rng.chance(0.7) ? 0x38 : 0x3a);
+    }
+    bytes.push(rng.below(256), rng.below(256));
+    while (bytes.length < 16) bytes.push(rng.chance(0.3) ? rng.pick([0, 0xff, 0x10, 0x80]) : rng.below(256));
+    // Displacements and pointers inside the small segments.
+    if (!flat && rng.chance(0.5)) for (let i = 4; i < 16; i += 2) bytes[i + 1] = rng.below(0x21);
+    const code = Uint8Array.from(bytes);
+    if (excludedThere(code) !== undefined) continue;
+    const instruction = decode(code, v.getBigUint64(RIP, true), bits);
+    if (
+      /^(rep|lods|stos|movs[bwd]?$|cmps|scas|ins|outs)/.test(
+        (Mnemonic[instruction.mnemonic] ?? '').toLowerCase(),
+      )
+    )
+      b.set(1, rng.chance(0.8) ? BigInt(rng.below(20)) : b.get(1));
+    const name = nameOf(instruction);
+    const { length } = instruction;
+    instruction.free();
+    return {
+      ...b.finish(name, [...code.subarray(0, name.startsWith('random invalid') ? 15 : length)]),
+      segments,
+    };
   }
 }

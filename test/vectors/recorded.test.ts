@@ -61,7 +61,9 @@ describe('recorded instructions', () => {
   });
 
   test('every rule of the table of masks names instructions that exist', () => {
-    const mnemonics = new Set(FORMS.map((form) => form.mnemonic));
+    // Not in 64-bit mode, in which the forms are.
+    const others = ['aaa', 'aas', 'aad', 'aam', 'daa', 'das', 'callf', 'popa', 'popad'];
+    const mnemonics = new Set([...FORMS.map((form) => form.mnemonic), ...others]);
     expect(
       [...RULES, ...FAULT_RULES].flatMap((rule) => rule.mnemonics).filter((name) => !mnemonics.has(name)),
     ).toEqual([]);

@@ -8,7 +8,8 @@
  *     runner < cases > results
  *
  * Input:  u32 count, u32 0, data window (8192), read-only page (4096), then `count` times
- *           u32 bytes of this record (a multiple of 8), u32 mode (0 one instruction, 1 until INT3 at `stop`)
+ *           u32 bytes of this record (a multiple of 8), u32 mode (bit 0: 0 one instruction, 1 until INT3 at `stop`; bits 8 to
+ *           23: numbers of the segments in CS, SS, DS, ES, see `state.ts`)
  *           state (576), u64 stop, u32 code bytes, u32 patches, code padded to 8,
  *           patches: u32 address, u32 bytes, content padded to 8
  * Output: for each case
@@ -17,6 +18,7 @@
  * State:  rax rcx rdx rbx rsp rbp rsi rdi r8..r15, rip, rflags, fs base, gs base, first 416 bytes of an FXSAVE64 image.
  */
 #define _GNU_SOURCE
+#include <asm/ldt.h>
 #include <cpuid.h>
 #include <signal.h>
 #include <stdint.h>
@@ -24,6 +26,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
 
@@ -36,6 +39,23 @@
 #define STATE_BYTES 576
 #define FX_BYTES 416
 #define REPEAT_LIMIT 20000
+
+/* Segments by number, as in state.ts; the LDT holds those with TI. */
+static const uint16_t code_selectors[4] = {0x33, 0x23, 0x07, 0x0f};
+static const uint64_t code_bases[4] = {0, 0, CODE, CODE};
+static const uint16_t data_selectors[7] = {0, 0x2b, 0x17, 0x1f, 0x27, 0x2f, 0x37};
+static const struct user_desc ldt[] = {
+    {.entry_number = 0, .base_addr = CODE, .limit = 0x1fff, .contents = 2},
+    {.entry_number = 1, .base_addr = CODE, .limit = 0x1ffe, .seg_32bit = 1, .contents = 2},
+    {.entry_number = 2, .base_addr = DATA, .limit = 0x1fff, .seg_32bit = 1},
+    {.entry_number = 3, .base_addr = DATA, .limit = 0x1ffc},
+    {.entry_number = 4, .base_addr = DATA - 0x1000, .limit = 0xfff, .seg_32bit = 1, .contents = 1},
+    {.entry_number = 5, .base_addr = DATA - 0x1000, .limit = 0x1003, .contents = 1},
+    {.entry_number = 6, .base_addr = DATA, .limit = 0x1fff, .seg_32bit = 1, .read_exec_only = 1},
+    {.entry_number = 7, .base_addr = DATA, .limit = 0x1fff, .seg_32bit = 1, .seg_not_present = 1},
+    {.entry_number = 8, .base_addr = CODE, .limit = 0x1fff, .seg_32bit = 1, .contents = 2, .seg_not_present = 1},
+    {.entry_number = 9, .base_addr = CODE, .limit = 0x1fff, .seg_32bit = 1, .contents = 2, .read_exec_only = 1},
+};
 
 static const int registers[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
                                   REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
@@ -103,7 +123,7 @@ static void unpatch(uint32_t address, uint32_t length) {
 static inline uint32_t padded(uint32_t n) { return (n + 7) & ~7u; }
 
 static void write_code(const uint8_t *record, int clear) {
-    uint64_t rip = read64(record + 8 + 128);
+    uint64_t rip = read64(record + 8 + 128) + code_bases[read32(record + 4) >> 8 & 15];
     uint32_t length = read32(record + 8 + STATE_BYTES + 8);
     uint64_t room = CODE + CODE_BYTES - rip;
     if (length > room) length = (uint32_t)room;
@@ -116,7 +136,7 @@ static void finish(ucontext_t *uc, uint64_t fs, uint64_t gs) {
     uint8_t *fx = (uint8_t *)uc->uc_mcontext.fpregs;
     uint8_t *record = current, *out = output_cursor;
     uint32_t vector = (uint32_t)g[REG_TRAPNO];
-    uint32_t mode = read32(record + 4);
+    uint32_t mode = read32(record + 4) & 1;
     uint64_t stop = read64(record + 8 + STATE_BYTES);
     uint64_t rip = (uint64_t)g[REG_RIP];
     if (mode == 0 && vector == 1) vector = 0xff;
@@ -186,6 +206,12 @@ static void find_pkru(const uint8_t *fx) {
     saved_pkru = read64(fx + 512) & 1 << 9 ? read32(fx + b) : 0;
 }
 
+static void load_data_segments(void) {
+    uint32_t mode = read32(current + 4);
+    __asm__ volatile("mov %0, %%ds\n\tmov %1, %%es" ::"r"((uint32_t)data_selectors[mode >> 16 & 15]),
+                     "r"((uint32_t)data_selectors[mode >> 20 & 15]));
+}
+
 static void begin(ucontext_t *uc) {
     greg_t *g = uc->uc_mcontext.gregs;
     uint8_t *fx = (uint8_t *)uc->uc_mcontext.fpregs;
@@ -202,7 +228,11 @@ static void begin(ucontext_t *uc) {
     const uint8_t *s = current + 8;
     for (int i = 0; i < 16; i++) g[registers[i]] = (greg_t)read64(s + i * 8);
     g[REG_RIP] = (greg_t)read64(s + 128);
-    g[REG_EFL] = (greg_t)(read64(s + 136) | (read32(current + 4) == 0 ? 0x100 : 0));
+    g[REG_EFL] = (greg_t)(read64(s + 136) | ((read32(current + 4) & 1) == 0 ? 0x100 : 0));
+    uint32_t cs = read32(current + 4) >> 8 & 15, ss = read32(current + 4) >> 12 & 15;
+    g[REG_CSGSFS] = saved_gregs[REG_CSGSFS];
+    if (cs != 0)
+        g[REG_CSGSFS] = (greg_t)(code_selectors[cs] | (uint64_t)data_selectors[ss] << 48);
     memcpy(fx, s + 160, FX_BYTES);
     write64(fx + 512, read64(fx + 512) | 3);
     if (pkru_offset != 0) {
@@ -218,15 +248,16 @@ static void begin(ucontext_t *uc) {
     }
     set_gs(read64(s + 152));
     set_fs(read64(s + 144));
+    load_data_segments();
 }
 
 static void handle(int signal, siginfo_t *info, void *context) {
     /* AC, NT and the segment bases are the case's; none of this program's own code may run with them. */
     __asm__ volatile("pushq $2\n\tpopfq" ::: "cc", "memory");
     uint64_t fs = get_fs(), gs = get_gs();
+    __asm__ volatile("mov %0, %%ds\n\tmov %0, %%es\n\tmov %0, %%fs\n\tmov %0, %%gs" ::"r"(0));
     set_fs(own_fs);
     set_gs(own_gs);
-    __asm__ volatile("mov %0, %%ds\n\tmov %0, %%es" ::"r"(0));
     ucontext_t *uc = context;
     (void)signal;
     (void)info;
@@ -239,11 +270,12 @@ static void handle(int signal, siginfo_t *info, void *context) {
         return;
     }
     greg_t *g = uc->uc_mcontext.gregs;
-    if (g[REG_TRAPNO] == 1 && (uint64_t)g[REG_RIP] == read64(current + 8 + 128) && read32(current + 4) == 0 &&
+    if (g[REG_TRAPNO] == 1 && (uint64_t)g[REG_RIP] == read64(current + 8 + 128) && (read32(current + 4) & 1) == 0 &&
         is_repeated(current + 8 + STATE_BYTES + 16, read32(current + 8 + STATE_BYTES + 8)) &&
         ++steps <= REPEAT_LIMIT) {
         set_gs(gs);
         set_fs(fs);
+        load_data_segments();
         return;
     }
     finish(uc, fs, gs);
@@ -307,6 +339,8 @@ int main(void) {
     struct sigaction action = {.sa_sigaction = handle, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
     const int signals[] = {SIGILL, SIGTRAP, SIGSEGV, SIGBUS, SIGFPE};
     for (unsigned i = 0; i < sizeof signals / sizeof *signals; i++) sigaction(signals[i], &action, NULL);
+    /* Where the kernel has no LDT only cases of 64-bit mode and with flat segments can run. */
+    for (unsigned i = 0; i < sizeof ldt / sizeof *ldt; i++) syscall(SYS_modify_ldt, 0x11, ldt + i, sizeof *ldt);
     own_fs = get_fs();
     own_gs = get_gs();
     alarm(1200);

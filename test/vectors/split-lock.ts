@@ -4,7 +4,7 @@
  */
 import { MemorySizeExt, Mnemonic, Register, RegisterExt, OpKind } from 'iced-x86';
 import { decode } from './random.ts';
-import { FS_BASE, GS_BASE, RIP, type VectorCase, view } from './state.ts';
+import { FS_BASE, GS_BASE, RIP, type VectorCase, codeSegment, view } from './state.ts';
 
 const LINE = 64n;
 
@@ -12,7 +12,7 @@ export function isSplitLock(c: VectorCase): boolean {
   // LOCK, or XCHG with memory.
   if (!c.code.includes(0xf0) && !/^(random )?xchg/.test(c.form)) return false;
   const state = view(c.state);
-  const instruction = decode(c.code, state.getBigUint64(RIP, true));
+  const instruction = decode(c.code, state.getBigUint64(RIP, true), codeSegment(c).bits);
   try {
     if (!instruction.hasLockPrefix && instruction.mnemonic !== Mnemonic.Xchg) return false;
     const operands = Array.from({ length: instruction.opCount }, (_, i) => instruction.opKind(i));

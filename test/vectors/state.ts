@@ -39,6 +39,83 @@ export const CODE_FILLER = 0xcc;
 export const CS_SELECTOR = 0x33;
 export const SS_SELECTOR = 0x2b;
 
+/** A segment that a case of compatibility mode may run with; attributes as in the engine: the descriptor's bits 40 to 55. */
+export interface Segment {
+  readonly selector: number;
+  readonly base: number;
+  readonly limit: number;
+  readonly attributes: number;
+}
+
+/** By number: what `runner.c` puts into the LDT, and the flat ones of Linux. Number 0 is that of 64-bit mode. */
+export const CODE_SEGMENTS: readonly (Segment & { readonly bits: 16 | 32 | 64 })[] = [
+  { selector: CS_SELECTOR, base: 0, limit: 0xffffffff, attributes: 0xafb, bits: 64 },
+  { selector: 0x23, base: 0, limit: 0xffffffff, attributes: 0xcfb, bits: 32 },
+  { selector: 0x07, base: CODE, limit: 0x1fff, attributes: 0x0fb, bits: 16 },
+  { selector: 0x0f, base: CODE, limit: 0x1ffe, attributes: 0x4fb, bits: 32 },
+];
+export const DATA_SEGMENTS: readonly Segment[] = [
+  { selector: 0, base: 0, limit: 0, attributes: 0x10000 },
+  { selector: 0x2b, base: 0, limit: 0xffffffff, attributes: 0xcf3 },
+  { selector: 0x17, base: DATA, limit: 0x1fff, attributes: 0x4f3 },
+  { selector: 0x1f, base: DATA, limit: 0x1ffc, attributes: 0x0f3 },
+  // Expands down, with 32-bit and with 16-bit offsets.
+  { selector: 0x27, base: DATA - 0x1000, limit: 0xfff, attributes: 0x4f7 },
+  { selector: 0x2f, base: DATA - 0x1000, limit: 0x1003, attributes: 0x0f7 },
+  // Read-only.
+  { selector: 0x37, base: DATA, limit: 0x1fff, attributes: 0x4f1 },
+];
+
+/**
+ * The descriptors of Linux's GDT as far as user code can tell them apart, and the LDT of `runner.c`: entries 7 to 9 (data and
+ * code that is not present, code that cannot be read) are only loaded and asked about.
+ */
+export const GDT_IMAGE: readonly bigint[] = [
+  0n,
+  0x00cf9b000000ffffn,
+  0x00af9b000000ffffn,
+  0x00cf93000000ffffn,
+  0x00cffb000000ffffn,
+  0x00cff3000000ffffn,
+  0x00affb000000ffffn,
+];
+
+/** A descriptor from its parts; the limit is in bytes and below 1 MiB, or all of the 4 GiB. */
+export function descriptor({ base, limit, attributes }: Segment): bigint {
+  const b = BigInt(base);
+  const l = BigInt(limit === 0xffffffff ? 0xfffff : limit);
+  const a = BigInt(attributes);
+  return (
+    (l & 0xffffn) |
+    ((b & 0xffffffn) << 16n) |
+    ((a & 0xffn) << 40n) |
+    ((l >> 16n) << 48n) |
+    ((a >> 8n) << 52n) |
+    ((b >> 24n) << 56n)
+  );
+}
+
+export const LDT_IMAGE: readonly bigint[] = [
+  ...[...CODE_SEGMENTS, ...DATA_SEGMENTS]
+    .filter(({ selector }) => (selector & 4) !== 0)
+    .sort((a, b) => a.selector - b.selector)
+    .map(descriptor),
+  descriptor({ selector: 0x3f, base: DATA, limit: 0x1fff, attributes: 0x473 }),
+  descriptor({ selector: 0x47, base: CODE, limit: 0x1fff, attributes: 0x47b }),
+  descriptor({ selector: 0x4f, base: CODE, limit: 0x1fff, attributes: 0x4f9 }),
+];
+
+/** Numbers of the segments in CS, SS, DS and ES. */
+export interface CaseSegments {
+  readonly cs: number;
+  readonly ss: number;
+  readonly ds: number;
+  readonly es: number;
+}
+
+export const codeSegment = ({ segments }: Pick<VectorCase, 'segments'>) =>
+  CODE_SEGMENTS[segments?.cs ?? 0] as (typeof CODE_SEGMENTS)[number];
+
 export interface Patch {
   readonly address: number;
   readonly bytes: Uint8Array;
@@ -53,6 +130,8 @@ export interface VectorCase {
   readonly patches: readonly Patch[];
   /** Run from rip until this address instead of for one instruction. */
   readonly stop: number | undefined;
+  /** Compatibility mode with these; absent: 64-bit mode. */
+  readonly segments?: CaseSegments;
 }
 
 export interface VectorResult {

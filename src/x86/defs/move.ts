@@ -178,8 +178,9 @@ export const moveDefs: readonly Def[] = [
         return;
       }
       const raised = e.gpr(RSP);
-      const address = e.address(0, e.size, true);
+      const offset = e.effective();
       e.setGpr(RSP, old);
+      const address = e.linear(offset, e.size, true);
       e.store(address, e.size, value);
       e.setGpr(RSP, raised);
       void f;

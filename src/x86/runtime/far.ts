@@ -18,7 +18,10 @@ function pushTo(
   value: Val,
 ): void {
   at.set(f.callValue(lib('stack_pointer'), cpu, at.get.sub(size.zext())));
-  const address = f.callValue(lib('stack_linear'), cpu, at.get, size, i32(1));
+  storeSized(f, lib, cpu, f.callValue(lib('stack_linear'), cpu, at.get, size, i32(1)), size, value);
+}
+
+function storeSized(f: FunctionBuilder, lib: Library, cpu: Val, address: Val, size: Val, value: Val): void {
   f.if(
     size.eq(8),
     () => f.call(lib('st64'), cpu, address, value),
@@ -106,8 +109,20 @@ export const farRoutines: readonly Routine[] = [
           ),
       );
       f.if(call, () => {
-        pushTo(f, lib, cpu, at, size, oldCs);
-        pushTo(f, lib, cpu, at, size, nextRip);
+        const pushed = [oldCs, nextRip];
+        // From compatibility mode to 64-bit mode: the stack is already the new mode's, without a base (measured).
+        f.if(
+          to64.and(f.callValue(lib('in_long_mode'), cpu).eqz()),
+          () => {
+            for (const value of pushed) {
+              at.set(at.get.sub(size.zext()));
+              storeSized(f, lib, cpu, at.get, size, value);
+            }
+          },
+          () => {
+            for (const value of pushed) pushTo(f, lib, cpu, at, size, value);
+          },
+        );
         commitRsp();
       });
       f.call(lib('set_code_segment'), cpu, selector, raw, cpl);

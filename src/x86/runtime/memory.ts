@@ -617,6 +617,21 @@ export function memoryRoutines(codeChanged: FunctionRef, watchHit: FunctionRef):
     }),
   );
 
+  /** As `operand_address`, #GP(0) when it is not aligned to 16 bytes: before the segment is looked at (measured). */
+  list.push(
+    routine('operand_address_aligned', ['i32', 'i32', 'i32', 'i32'], ['i64'], (f, lib) => {
+      const [cpu, record] = [f.p(0), f.p(1)];
+      const offset = f.callValue(lib('effective'), cpu, record);
+      const linear = f.let(offset.add(f.load('64', cpu.add(f.load('16u', record, REC.segBase)))));
+      f.if(linear.wrap().and(15), () => f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0)));
+      f.if(f.load('32', record, REC.flags).and(RECFLAG.long), () => f.return(linear));
+      f.return(
+        f.callValue(lib('segment_linear'), cpu, f.load('8u', record, REC.segment), offset, f.p(2), f.p(3)),
+      );
+      f.unreachable();
+    }),
+  );
+
   /** rsp with `value` in its low 2, 4 or 8 bytes by the stack size. */
   list.push(
     routine('stack_pointer', ['i32', 'i64'], ['i64'], (f) => {

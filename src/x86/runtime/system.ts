@@ -117,6 +117,17 @@ const MSRS: readonly (readonly [number, number, Rule])[] = [
   ]),
 ];
 
+/** Intel has SYSCALL and SYSRET in 64-bit mode only (SDM volume 2, measured), AMD elsewhere too (APM volume 3). */
+function onlyLongOnIntel(f: FunctionBuilder, lib: Library, cpu: Val): void {
+  f.if(
+    f
+      .callValue(lib('in_long_mode'), cpu)
+      .eqz()
+      .and(f.load('32', cpu, CPU.vendor)),
+    () => f.call(lib('raise'), cpu, i32(VEC.UD)),
+  );
+}
+
 function canonicalMsr(f: FunctionBuilder, cpu: Val, value: Val): Val {
   const unused = f.let(select(f.load('32', cpu, CPU.cr4).and(CR4.LA57), i64(7), i64(16)));
   return value.shl(unused).shrS(unused).eq(value);
@@ -570,6 +581,7 @@ export const systemRoutines: readonly Routine[] = [
   }),
   routine('syscall', ['i32', 'i64'], [], (f, lib) => {
     const cpu = f.p(0);
+    onlyLongOnIntel(f, lib, cpu);
     const next = f.p(1);
     f.if(f.load('32', cpu, CPU.efer).and(EFER.SCE).eqz(), () => f.call(lib('raise'), cpu, i32(VEC.UD)));
     const star = f.let(f.load('64', cpu, CPU.star));
@@ -604,6 +616,7 @@ export const systemRoutines: readonly Routine[] = [
   }),
   routine('sysret', ['i32', 'i32'], [], (f, lib) => {
     const cpu = f.p(0);
+    onlyLongOnIntel(f, lib, cpu);
     f.if(f.load('32', cpu, CPU.efer).and(EFER.SCE).eqz(), () => f.call(lib('raise'), cpu, i32(VEC.UD)));
     f.if(f.load('32', cpu, CPU.cpl).bool().or(protectedMode(f, cpu).eqz()), () => gp0(f, lib, cpu));
     const star = f.let(f.load('64', cpu, CPU.star).shrU(48).wrap());
@@ -611,7 +624,10 @@ export const systemRoutines: readonly Routine[] = [
     const rcx = f.let(f.load('64', cpu, CPU.gpr + RCX * 8));
     const wide = f.let(f.p(1).eq(8));
     const long = longActive(f, cpu);
-    f.if(wide, () => f.if(f.callValue(lib('canonical'), cpu, rcx).eqz(), () => gp0(f, lib, cpu)));
+    // AMD looks at the target when the next instruction is fetched, at the new privilege level.
+    f.if(wide.and(f.load('32', cpu, CPU.vendor)), () =>
+      f.if(f.callValue(lib('canonical'), cpu, rcx).eqz(), () => gp0(f, lib, cpu)),
+    );
     f.if(
       long,
       () => storeEflags(f, cpu, f.load('32', cpu, CPU.gpr + 11 * 8).and(0x3c7fd7)),

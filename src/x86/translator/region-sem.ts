@@ -321,11 +321,12 @@ export class RegionSem extends Sem {
   address(i: number, _bytes: number, _write: boolean): Val {
     this.#spec(i);
     if (this.#address) return this.#address;
-    const segment = this.#record.half(REC.segBase);
-    const offset = this.effective();
-    this.#address =
-      segment === CPU.zero ? offset : this.f.let(offset.add(this.f.load('64', this.cpu, segment)));
+    this.#address = this.linear(this.effective());
     return this.#address;
+  }
+  linear(offset: Val): Val {
+    const segment = this.#record.half(REC.segBase);
+    return segment === CPU.zero ? offset : this.f.let(offset.add(this.f.load('64', this.cpu, segment)));
   }
   effective(): Val {
     const base = this.#record.addressRegister(REC.base);
