@@ -245,16 +245,19 @@ export const systemDefs: readonly Def[] = [
   { name: 'lsl', enc: ['0F03 /r Gv!,Edw'], sem: (e) => probe(e, 'lsl') },
   {
     name: 'arpl',
-    // Writes only when it changes something, but the segment must permit it all the same (measured).
+    // Writes only when it changes something: a read-only segment is no fault otherwise (measured).
     enc: ['63 /r i64 Ew,Gw'],
     sem: (e) => {
       const { f } = e;
       requireProtected(e);
-      if (e.mem) e.address(0, 2, true);
       const a = e.get(0);
       const rpl = f.let(e.get(1).and(3));
       const less = f.let(a.and(3).ltU(rpl));
-      f.if(less, () => e.set(0, f.let(a.and(~3).or(rpl))));
+      f.if(less, () => {
+        const value = f.let(a.and(~3).or(rpl));
+        if (e.mem) e.store(e.linear(e.effective(), 2, true), 2, value);
+        else e.set(0, value);
+      });
       e.mergeStatus(FLAG.ZF, less.shl(6));
     },
   },
