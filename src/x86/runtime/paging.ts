@@ -451,6 +451,16 @@ export const pagingRoutines: readonly Routine[] = [
     // A fetch entry covers the whole guest translation, up to 2 MiB, where the second stage is uniform too.
     f.if(leaf.shrU(16).geU(21).and(second.and(SECOND.uniform).bool()), () => {
       note(f, cpu, kind, TLBUSE.fetchLarge, va.shrU(21));
+      // Never two entries for one address: which of them is asked first may depend on the engine.
+      const smalls = f.load('64', f.load('32', cpu, CPU.tlbArea).add(kind), TLB.use + TLBUSE.fetchSmall);
+      f.if(smalls.ne(0), () => {
+        const at = f.local('i32', array);
+        f.loop((again) => {
+          f.if(f.load('64', at.get).and(-0x200000n).eq(block), () => f.store('64', at.get, i64(-1)));
+          at.set(at.get.add(16));
+          f.brIf(again, at.get.ne(array.add(TLB.fetchSmall * 16)));
+        });
+      });
       f.store('64', large, block, 0);
       f.store('32', large, host.sub(va.wrap().and(0x1ff000)), 8);
       f.store('32', large, leaf.shrU(8).and(0xff), 12);

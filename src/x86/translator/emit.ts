@@ -171,9 +171,11 @@ function write(
     entryNumber.set(k, entries.length);
     entries.push(block);
   }
-  // Regions of 4 KiB translations may span several: an edge to another one looks whether it is still where it was.
-  const large = ((blocks[0] as RegionBlock).block.mode & MODE.large) !== 0;
-  const onePage = large || blocks.every((block) => samePage(block, blocks[0] as RegionBlock));
+  // A region may span several fetch windows: an edge to another one looks whether it is still where it was.
+  const window = ((blocks[0] as RegionBlock).block.mode & MODE.large) !== 0 ? LARGE : SMALL;
+  const sameWindow = (a: RegionBlock, b: RegionBlock): boolean =>
+    a.rip >> window.shift === b.rip >> window.shift;
+  const oneWindow = blocks.every((block) => sameWindow(block, blocks[0] as RegionBlock));
   const kinds: (number | undefined | 'none')[] = blocks.map(() => 'none');
   const noteKind = (k: number): void => {
     const known = kinds[k];
@@ -201,21 +203,21 @@ function write(
         return;
       }
       const other = blocks[at] as RegionBlock;
-      const crosses = !onePage && !samePage(block, other);
+      const crosses = !oneWindow && !sameWindow(block, other);
       if (at > k) {
-        if (crosses) enterPage(f, cpu, other, () => leave(i64(target)));
+        if (crosses) enterWindow(f, cpu, window, other, () => leave(i64(target)));
         noteKind(at);
         if (!last || at !== k + 1) f.br(labels[at] as Label);
         return;
       }
       f.if(budget.get.ltS(region.instructions), () => leave(i64(target)), undefined, false);
-      if (crosses) enterPage(f, cpu, other, () => leave(i64(target)));
+      if (crosses) enterWindow(f, cpu, window, other, () => leave(i64(target)));
       next.set(entryNumber.get(at) as number);
       f.br(loop);
     };
     const gotoIf = (condition: Val, target: bigint): void => {
       const at = index.get(unsigned(target));
-      if (at !== undefined && at > k && (onePage || samePage(block, blocks[at] as RegionBlock))) {
+      if (at !== undefined && at > k && (oneWindow || sameWindow(block, blocks[at] as RegionBlock))) {
         noteKind(at);
         f.brIf(labels[at] as Label, condition);
       } else f.if(condition, () => goto(target, false));
@@ -282,12 +284,13 @@ function write(
           f.br(loop);
         };
         f.if(here, () => {
-          if (onePage) enter();
+          if (oneWindow) enter();
           else {
-            const { window, page, host } = fetchEntry(f, cpu, target);
-            const same = host.add(target.wrap().and(0xfff)).eq(f.load('32', at, JUMP.host));
-            f.if(window.eq(page).and(same), () => {
-              setWindow(f, cpu, page, host);
+            const found = fetchEntry(f, cpu, window, target);
+            const inside = target.wrap().and(Number(window.size) - 1);
+            const same = found.host.add(inside).eq(f.load('32', at, JUMP.host));
+            f.if(found.tag.eq(found.base).and(same), () => {
+              setWindow(f, cpu, found);
               enter();
             });
           }
@@ -357,7 +360,7 @@ function write(
       () => f.store('64', cpu, rip.get, CPU.rip),
     );
   } else f.store('64', cpu, rip.get, CPU.rip);
-  writeChain(f, lib, cpu, budget, rip.get, place.jumpCache);
+  writeChain(f, lib, cpu, budget, rip.get, window, place.jumpCache);
   f.prefix(() => {
     state.fill(cpu);
     state.tlb.set(f.load('32', cpu, CPU.tlbFast));
@@ -395,33 +398,56 @@ function writeLast(
   rip.set(f.load('64', cpu, CPU.rip));
 }
 
-const samePage = (a: RegionBlock, b: RegionBlock): boolean => a.rip >> 12n === b.rip >> 12n;
+/** A kind of fetch window: its size, and its entries behind CPU.tlbFetch. */
+interface Window {
+  readonly shift: bigint;
+  readonly size: bigint;
+  readonly entries: number;
+  readonly at: number;
+}
+const SMALL: Window = { shift: 12n, size: 0x1000n, entries: TLB.fetchSmall, at: 0 };
+const LARGE: Window = { shift: 21n, size: 0x200000n, entries: TLB.fetchLarge, at: TLB.fetchSmall * 16 };
 
-/** The 4 KiB fetch entry of `target`: tag, and host address of the page. */
-function fetchEntry(f: FunctionBuilder, cpu: Val, target: Val): { window: Val; page: Val; host: Val } {
-  const index = target.shrU(12 - FETCH_SHIFT).wrap();
-  const entry = f.let(f.load('32', cpu, CPU.tlbFetch).add(index.and((TLB.fetchSmall - 1) << FETCH_SHIFT)));
+/** What the fetch TLB may have for a window. */
+interface Fetched {
+  readonly tag: Val;
+  readonly base: Val;
+  readonly host: Val;
+}
+
+/** The entry of the window of `target`: it is there when tag and base are equal. */
+function fetchEntry(f: FunctionBuilder, cpu: Val, window: Window, target: Val): Fetched {
+  const index = target
+    .shrU(Number(window.shift) - 4)
+    .wrap()
+    .and((window.entries - 1) << 4);
+  const entry = f.let(f.load('32', cpu, CPU.tlbFetch).add(index));
   return {
-    window: f.load('64', entry),
-    page: f.let(target.and(-4096n)),
-    host: f.let(f.load('32', entry, 8)),
+    tag: f.load('64', entry, window.at),
+    base: f.let(target.and(-window.size)),
+    host: f.let(f.load('32', entry, window.at + 8)),
   };
 }
-const FETCH_SHIFT = 4;
 
-/** What fetch_window does when a 4 KiB fetch entry is there. */
-function setWindow(f: FunctionBuilder, cpu: Val, page: Val, host: Val): void {
-  f.store('64', cpu, page, CPU.windowBase);
+/** What fetch_window does when the entry is there, but for the mask. */
+function setWindow(f: FunctionBuilder, cpu: Val, { base, host }: Fetched): void {
+  f.store('64', cpu, base, CPU.windowBase);
   f.store('32', cpu, host, CPU.windowHost);
 }
 
-/** On the way to `block`, which lies in another page: `miss` leaves when the fetch TLB does not lead to it. */
-function enterPage(f: FunctionBuilder, cpu: Val, block: RegionBlock, miss: () => void): void {
+/** On the way to `block`, which lies in another window: `miss` leaves when the fetch TLB does not lead to it. */
+function enterWindow(
+  f: FunctionBuilder,
+  cpu: Val,
+  window: Window,
+  { block, rip }: RegionBlock,
+  miss: () => void,
+): void {
   f.scope(() => {
-    const { window, page, host } = fetchEntry(f, cpu, i64(block.rip));
-    const frame = block.block.host & -4096;
-    f.if(window.ne(page).or(host.ne(frame)), miss, undefined, false);
-    setWindow(f, cpu, page, host);
+    const found = fetchEntry(f, cpu, window, i64(rip));
+    const host = (block.host - Number(rip & (window.size - 1n))) | 0;
+    f.if(found.tag.ne(found.base).or(found.host.ne(host)), miss, undefined, false);
+    setWindow(f, cpu, found);
   });
 }
 
@@ -432,17 +458,19 @@ function writeChain(
   cpu: Val,
   budget: Var,
   rip: Val,
+  window: Window,
   jumpCache: number,
 ): void {
   // Without budget nothing more is fetched.
   f.if(budget.get.leS(0), () => f.return(budget.get), undefined, false);
   f.if(rip.and(f.load('64', cpu, CPU.windowMask)).ne(f.load('64', cpu, CPU.windowBase)), () => {
-    const { window, page, host } = fetchEntry(f, cpu, rip);
+    // Most ways lead to windows of the same kind.
+    const found = fetchEntry(f, cpu, window, rip);
     f.if(
-      window.eq(page),
+      found.tag.eq(found.base),
       () => {
-        setWindow(f, cpu, page, host);
-        f.store('64', cpu, i64(-4096), CPU.windowMask);
+        setWindow(f, cpu, found);
+        f.store('64', cpu, i64(-window.size), CPU.windowMask);
       },
       () => {
         f.store('32', cpu, i32(0), CPU.record);

@@ -147,20 +147,19 @@ export class RegionFinder {
   find(root: Block, most: number): Region | undefined {
     const first = readBlock(root, this.#memory, this.#classifier);
     if (first === undefined) return undefined;
-    const large = (root.mode & MODE.large) !== 0;
+    const window = (root.mode & MODE.large) !== 0 ? 0x200000n : 0x1000n;
     const rip = first.rip;
-    /** Where the pages of the region lie: linear page number to frame. */
-    const frames = new Map<bigint, number>([[rip >> 12n, root.host >>> 12]]);
+    /** Where the fetch windows of the region lie: linear base to host address. */
+    const windows = new Map<bigint, number>();
+    const settle = (block: Block, at: bigint): void =>
+      void windows.set(at & -window, block.host - Number(at & (window - 1n)));
+    settle(root, rip);
     const locate = (target: bigint): Block | undefined => {
       const low = Number(BigInt.asIntN(32, target));
       const high = Number(target >> 32n) | 0;
-      if (large) {
-        if (target >> 21n !== rip >> 21n) return undefined;
-        return this.#blocks.find(root.host + Number(target - rip), root.mode, low, high);
-      }
-      const frame = frames.get(target >> 12n);
-      if (frame === undefined) return this.#blocks.lately(root.mode, low, high);
-      return this.#blocks.find(frame * 4096 + (low & 0xfff), root.mode, low, high);
+      const host = windows.get(target & -window);
+      if (host === undefined) return this.#blocks.lately(root.mode, low, high);
+      return this.#blocks.find(host + Number(target & (window - 1n)), root.mode, low, high);
     };
     const worth = Math.max(2, this.#blocks.heat >> 5);
     const found = new Map<bigint, RegionBlock>([[rip, first]]);
@@ -179,7 +178,7 @@ export class RegionFinder {
       }
       instructions += read.length;
       found.set(target, read);
-      if (!large) frames.set(target >> 12n, block.host >>> 12);
+      settle(block, target);
       queue.push(read);
       return true;
     };
