@@ -131,7 +131,8 @@ export function hostAnswered(
 
 /**
  * The host has an interrupt for the guest. Only those come through that the guest has announced by a proxy SINT (Linux 6.12
- * mshyperv.c hv_set_msr): whatever else a host sends is dropped.
+ * mshyperv.c hv_set_msr): whatever else a host sends is dropped. A host that owns the local APIC knows alone what is in service
+ * there, so what it sends is over for the paravisor as soon as the guest has taken it.
  */
 export function hostInterrupted(
   state: ParavisorState,
@@ -149,7 +150,7 @@ export function hostInterrupted(
   if (!passes && call.sink.mask & EVENT_CLASS.exception) {
     call.sink.emit(EVENT.injection, call.now, index, vector, 0, INJECTION_OUTCOME.filtered, contextOf(state));
   }
-  if (passes) requestInterrupt(call, vp, vector, {});
+  if (passes) requestInterrupt(call, vp, vector, { autoEoi: !hasPart(state.config.parts, 'irq.apic') });
 }
 
 const UART_LINE_STATUS = 5;
@@ -336,6 +337,7 @@ const TSC_DEADLINE = 0x6e0;
  * host that lets the timer expire early or late only costs time.
  */
 function setTimer(state: ParavisorState, guest: GuestVp, vp: VpState, now: number): void {
+  if (!hasPart(state.config.parts, 'irq.apic')) return;
   let due = Math.min(timersNextEvent(vp.timers), apicTimerNextEvent(vp));
   if (guest.index === 0) due = Math.min(due, boardNextEvent(state));
   if (guest.timer <= now) guest.timer = Infinity;

@@ -26,7 +26,14 @@ import {
   value,
 } from '../chipset/partition/exits.ts';
 import { PARTITION_HYPERCALL_ROWS } from '../chipset/partition/hypercalls.ts';
-import { apicRead, apicWrite, IOAPIC_PAGE, isApicMsr, isApicPage } from '../chipset/partition/interrupts.ts';
+import {
+  apicRead,
+  apicWrite,
+  apicWriteMsr,
+  IOAPIC_PAGE,
+  isApicMsr,
+  isApicPage,
+} from '../chipset/partition/interrupts.ts';
 import { isSynthetic } from '../chipset/partition/msr.ts';
 import type { VpState } from '../chipset/partition/state.ts';
 import type {
@@ -237,12 +244,39 @@ export function completeFromHost(
 
 function msr(call: ParavisorCall, vp: VpState, guest: GuestVp, exit: MsrExit): GuestCompletion | undefined {
   const { index, write } = exit;
-  if (isApicMsr(index) && !has(call, 'irq.apic')) return relay(guest, exit);
+  if (isApicMsr(index) && !has(call, 'irq.apic')) return hostsApic(call, vp, guest, exit);
   if (isSynthetic(index) && !has(call, 'time.trusted') && isTime(index)) return relay(guest, exit);
   if (isSynthetic(index) || isApicMsr(index)) return answerMsr(call, vp, exit);
   if (write) return writeModelMsr(index) ? DONE : GP;
   const read = readModelMsr(index);
   return read === undefined ? GP : value(read.lo, read.hi);
+}
+
+const APIC_BASE = 0x1b;
+const X2APIC_ON = 0xfee0_0c00;
+const BOOTSTRAP = 1 << 8;
+const X2APIC_SVR = 0x80f;
+const X2APIC_ICR = 0x830;
+const INIT_MODE = 5;
+const STARTUP_MODE = 6;
+
+/** A register of a local APIC that the host owns. Starting processors is still the paravisor's. */
+function hostsApic(
+  call: ParavisorCall,
+  vp: VpState,
+  guest: GuestVp,
+  exit: MsrExit,
+): GuestCompletion | undefined {
+  const { index, write, lo, hi } = exit;
+  const mode = (lo >>> 8) & 7;
+  const starts = write && index === X2APIC_ICR && (mode === INIT_MODE || mode === STARTUP_MODE);
+  if (starts) return answerMsr(call, vp, exit);
+  // The paravisor's own model is how the guest gets what the host sends: an x2APIC as the host's is, and on when that is.
+  if (write && index === X2APIC_SVR) {
+    apicWriteMsr(call, vp, APIC_BASE, X2APIC_ON | (vp.index === 0 ? BOOTSTRAP : 0), 0);
+    apicWriteMsr(call, vp, X2APIC_SVR, lo, hi);
+  }
+  return relay(guest, exit);
 }
 
 function isTime(index: number): boolean {

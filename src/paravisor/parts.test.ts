@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { ALL_PARTS, hasPart, parseParts, partBit, PARTS } from './parts.ts';
+import { ALL_PARTS, hasPart, parseParts, partBit, PARTS, partsWithout } from './parts.ts';
 import { toAccept, without } from './memory.ts';
 
 test('parseParts: a list of names, or the name that is none', () => {
@@ -13,6 +13,19 @@ test('parseParts: a list of names, or the name that is none', () => {
 
 test('hasPart: all parts are on by default', () => {
   for (const { name } of PARTS) expect(hasPart(ALL_PARTS, name)).toBe(true);
+});
+
+test('partsWithout: what needs a part goes with it', () => {
+  const left = (names: readonly string[]): string[] =>
+    PARTS.filter(({ name }) => !hasPart(partsWithout(names), name)).map(({ name }) => name);
+  expect(left(['ap.start'])).toEqual(['ap.start']);
+  expect(left(['irq.apic'])).toEqual([
+    'irq.filtered',
+    'irq.apic',
+    'time.trusted',
+    'dev.ioapic',
+    'dev.legacy',
+  ]);
 });
 
 test('without: holes at the ends, in the middle, and beside the range', () => {

@@ -7,6 +7,8 @@ export interface Part {
   readonly name: string;
   /** What the guest has without it. */
   readonly without: string;
+  /** A part that this one cannot do without. */
+  readonly needs?: string;
 }
 
 /**
@@ -17,6 +19,7 @@ export const PARTS = [
   {
     name: 'irq.filtered',
     without: 'every vector that the host sends reaches the guest’s local APIC',
+    needs: 'irq.apic',
   },
   { name: 'mem.preaccepted', without: 'memory that was not loaded at launch is not accepted' },
   { name: 'exc.reflect', without: '#VC (SNP) and #VE (TDX) are delivered to the guest' },
@@ -24,9 +27,17 @@ export const PARTS = [
   { name: 'mem.visibility-call', without: 'HvCallModifySparseGpaPageHostVisibility is not served' },
   { name: 'irq.apic', without: 'the host owns the local APICs' },
   { name: 'ap.start', without: 'INIT, SIPI and HvCallStartVirtualProcessor start nobody' },
-  { name: 'time.trusted', without: 'reference time and synthetic timers are the host’s' },
-  { name: 'dev.ioapic', without: 'the host owns the IO-APIC' },
-  { name: 'dev.legacy', without: 'the host owns UARTs, clock chip and power management' },
+  {
+    name: 'time.trusted',
+    without: 'reference time and synthetic timers are the host’s',
+    needs: 'irq.apic',
+  },
+  { name: 'dev.ioapic', without: 'the host owns the IO-APIC', needs: 'irq.apic' },
+  {
+    name: 'dev.legacy',
+    without: 'the host owns UARTs, clock chip and power management',
+    needs: 'irq.apic',
+  },
 ] as const satisfies readonly Part[];
 
 export type PartName = (typeof PARTS)[number]['name'];
@@ -37,9 +48,12 @@ export const ALL_PARTS = (1 << PARTS.length) - 1;
 
 export const hasPart = (parts: number, name: PartName): boolean => (parts & partBit(name)) !== 0;
 
-/** All parts but these. */
+/** All parts but these and those that need them. */
 export function partsWithout(names: readonly string[]): number {
-  return PARTS.reduce((bits, { name }) => (names.includes(name) ? bits & ~partBit(name) : bits), ALL_PARTS);
+  return PARTS.reduce((bits, part) => {
+    const needed = 'needs' in part && names.includes(part.needs);
+    return needed || names.includes(part.name) ? bits & ~partBit(part.name) : bits;
+  }, ALL_PARTS);
 }
 
 /** A comma-separated list as bits; the name that is none otherwise. */

@@ -73,6 +73,9 @@ export function traceGuestExit({ sink, now, vp }: Seat, exit: GuestExit, context
   sink.emit(EVENT.exit, now, vp, kind, EXIT_ROUTES.indexOf('context'), context, 0);
 }
 
+/** Vector by which paravisors on different VPs wake each other. The highest: the guest may have lower ones in service. */
+export const WAKE_VECTOR = 0xff;
+
 const X2APIC_SVR = 0x80f;
 const X2APIC_LVT_TIMER = 0x832;
 const TSC_DEADLINE_MODE = 2 << 17;
@@ -93,6 +96,8 @@ export function setUpAtHost(
   const setup = (request: HostRequest): void => ask(guest, request, 'setup');
   const msr = (index: number, lo: number): void => setup({ kind: 'msr', index, write: true, lo, hi: 0 });
   msr(X2APIC_SVR, 0x1ff);
+  // Without it the APIC is the guest's, and nothing here needs a timer.
+  if (!hasPart(parts, 'irq.apic')) return;
   msr(X2APIC_LVT_TIMER, vectors.timer | TSC_DEADLINE_MODE);
   if (guest.index !== 0 || !hasPart(parts, 'dev.legacy')) return;
   for (const { port, pin } of UNITS.slice(0, uarts)) {

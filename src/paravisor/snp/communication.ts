@@ -16,6 +16,7 @@ import {
 } from '../../abi/snp/ghcb.ts';
 import type { Vmpl0Seat } from '../../seats/program.ts';
 import { FAILURE, type HostAnswer, type HostRequest } from '../requests.ts';
+import { WAKE_VECTOR } from '../turn.ts';
 
 const VERSION = 2;
 const PAGE = 4096;
@@ -26,9 +27,6 @@ export const REFUSED: HostAnswer = { ok: false, lo: 0, hi: 0 };
 
 /** Reason set of terminations: 0 is the specification's, 1 Linux's; this one is nobody's. */
 const OWN_REASON_SET = 7;
-/** Vector by which paravisors on different VPs wake each other. */
-export const WAKE_VECTOR = 0x22;
-
 /** One paravisor's page on one VP. */
 export class Communication {
   readonly #seat: Vmpl0Seat;

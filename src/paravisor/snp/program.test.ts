@@ -17,7 +17,7 @@ import { EVENT_INJECTION, vmsa } from '../../abi/snp/vmsa.ts';
 import type { Vmpl0Program } from '../../seats/program.ts';
 import { x86Defs } from '../../x86/all.ts';
 import { buildOpcodeTable } from '../../x86/encoding.ts';
-import { ALL_PARTS, partBit } from '../parts.ts';
+import { ALL_PARTS, partBit, partsWithout } from '../parts.ts';
 import { FAILURE } from '../requests.ts';
 import { snpParavisor } from './program.ts';
 import { TestMachine } from './test-machine.ts';
@@ -364,6 +364,31 @@ describe('interrupts of the host', () => {
         ([type, , , vector, , outcome]) => type === EVENT.injection && vector === 0x80 && outcome === 3,
       ),
     ).toBe(true);
+  });
+
+  test('where the host owns the local APIC, its vectors reach the guest, which ends them itself', () => {
+    start(partsWithout(['irq.apic']));
+    machine.run(program, 0);
+    const msrs = exits(SVM_EXIT.msr);
+    enableApic();
+    expect(exits(SVM_EXIT.msr)).toBe(msrs + 1);
+    const ring = (vector: number): void => {
+      machine.memory.set([vector, 1, 0, 0], AT.doorbell);
+      exit(SVM_EXIT.interrupt);
+    };
+    ring(0xec);
+    expect(field('vintrControl') >> 32n).toBe(0xecn);
+    expect(machine.memory[AT.doorbell]).toBe(0);
+    // The end of it is a write of the guest, and goes to the host.
+    expect(exits(SVM_EXIT.msr)).toBe(msrs + 1);
+    exit(SVM_EXIT.msr, { rcx: 0x80bn, rax: 0n, rdx: 0n, exitInfo1: 1n });
+    expect(exits(SVM_EXIT.msr)).toBe(msrs + 2);
+    // INIT and SIPI stay here.
+    for (const word of [0x4500n, 0x4608n])
+      exit(SVM_EXIT.msr, { rcx: 0x830n, rax: word, rdx: 1n, exitInfo1: 1n });
+    expect(exits(SVM_EXIT.msr)).toBe(msrs + 2);
+    expect(machine.run(program, 1)).toEqual({ kind: 'enter' });
+    expect(field('csBase', 1)).toBe(0x8000n);
   });
 
   test('without its part every vector passes', () => {

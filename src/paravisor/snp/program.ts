@@ -40,7 +40,15 @@ import { toAccept } from '../memory.ts';
 import { hasPart } from '../parts.ts';
 import { FAILURE, type HostRequest } from '../requests.ts';
 import { ask, createParavisorState, LARGE_PAGE, type GuestVp, type ParavisorState } from '../state.ts';
-import { failed, sendFirst, setUpAtHost, takeAnswer, traceGuestExit, type Line } from '../turn.ts';
+import {
+  failed,
+  sendFirst,
+  setUpAtHost,
+  takeAnswer,
+  traceGuestExit,
+  WAKE_VECTOR,
+  type Line,
+} from '../turn.ts';
 import { Communication } from './communication.ts';
 import { Contexts, type Context } from './context.ts';
 import { clearExit, complete, offerInterrupt, readExit, taskPriority, wasTaken } from './exits.ts';
@@ -257,8 +265,10 @@ class Turn {
     const flags = page[1] ?? 0;
     if (vector !== 0 || flags !== 0) {
       this.#seat.write(at, new Uint8Array(4), true);
-      if ((page[2] ?? 0) === 0 && vector !== 0) ask(this.#guest, END_OF_INTERRUPT);
-      if (vector === CONSOLE_VECTOR) hostConsole(this.#core, vp);
+      if (vector === WAKE_VECTOR || hasPart(this.#config.parts, 'irq.apic')) {
+        if ((page[2] ?? 0) === 0 && vector !== 0) ask(this.#guest, END_OF_INTERRUPT);
+        if (vector === CONSOLE_VECTOR) hostConsole(this.#core, vp);
+      } else if (vector !== 0) this.#interrupt(vector);
       if ((flags & DOORBELL_FLAG.nmi) !== 0) hostEventRefused(this.#core, vp, 2, NMI_TYPE, this.#world);
     }
     this.#forGuest(at + vmplOffset(2), page.subarray(vmplOffset(2)));

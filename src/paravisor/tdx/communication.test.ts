@@ -1,7 +1,8 @@
 import { describe, expect, test } from 'vitest';
 import { TDVMCALL, TDVMCALL_STATUS } from '../../abi/tdx/ghci.ts';
 import type { HostRequest } from '../requests.ts';
-import { decode, encode, WAKE_VECTOR } from './communication.ts';
+import { WAKE_VECTOR } from '../turn.ts';
+import { decode, encode } from './communication.ts';
 
 const SHARED = 1n << 47n;
 const MASK = 0xfc00n;

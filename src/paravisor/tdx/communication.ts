@@ -4,6 +4,7 @@ import { TDVMCALL, TDVMCALL_STATUS } from '../../abi/tdx/ghci.ts';
 import { MSR } from '../../abi/hyperv/msr.ts';
 import { highHalf, join, lowHalf } from '../../abi/record.ts';
 import type { HostAnswer, HostRequest } from '../requests.ts';
+import { WAKE_VECTOR } from '../turn.ts';
 import { runLength } from '../visibility.ts';
 
 const PAGE = 4096;
@@ -11,9 +12,6 @@ const PAGE = 4096;
 const MASK = 0xfc00n;
 /** x2APIC interrupt command. */
 const X2APIC_ICR = 0x830;
-/** Vector by which paravisors on different VPs wake each other. */
-export const WAKE_VECTOR = 0x22;
-
 const REFUSED: HostAnswer = { ok: false, lo: 0, hi: 0 };
 
 /** R10 and R11 select the call. */

@@ -23,8 +23,16 @@ import { toAccept } from '../memory.ts';
 import { hasPart } from '../parts.ts';
 import { FAILURE, type HostRequest } from '../requests.ts';
 import { ask, createParavisorState, type GuestVp, type ParavisorState } from '../state.ts';
-import { failed, sendFirst, setUpAtHost, takeAnswer, traceGuestExit, type Line } from '../turn.ts';
-import { decode, encode, HALT, SYNIC_PAGES, WAKE_VECTOR } from './communication.ts';
+import {
+  failed,
+  sendFirst,
+  setUpAtHost,
+  takeAnswer,
+  traceGuestExit,
+  WAKE_VECTOR,
+  type Line,
+} from '../turn.ts';
+import { decode, encode, HALT, SYNIC_PAGES } from './communication.ts';
 import {
   classify,
   complete,
@@ -267,9 +275,10 @@ class Turn {
   /** What waits in L1's virtual APIC: its own interrupts, and those that the host has for the guest. */
   #interrupts(): void {
     if (this.#seat.takeNmi()) hostEventRefused(this.#core, this.#seat.vp, 2, NMI_TYPE, this.#world);
+    const owned = hasPart(this.#config.parts, 'irq.apic');
     for (let vector = this.#seat.takeInterrupt(); vector >= 0; vector = this.#seat.takeInterrupt()) {
-      if (vector === TIMER_VECTOR || vector === WAKE_VECTOR) continue;
-      if (vector === CONSOLE_VECTOR) hostConsole(this.#core, this.#seat.vp);
+      if (vector === WAKE_VECTOR || (owned && vector === TIMER_VECTOR)) continue;
+      if (owned && vector === CONSOLE_VECTOR) hostConsole(this.#core, this.#seat.vp);
       else hostInterrupted(this.#core, this.#seat.vp, vector, this.#world);
     }
   }
