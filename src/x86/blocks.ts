@@ -254,6 +254,7 @@ export class Blocks {
     let count = 0;
     let offset = 0;
     let ended = false;
+    const limit = codeLimit(modeWord);
     const max = single ? 1 : MAX_BLOCK;
     while (count < max && at < pageEnd) {
       if (this.#breakpoints.size > 0 && this.#isBreakpoint(mode, ripLow, ripHigh, offset)) {
@@ -274,7 +275,11 @@ export class Blocks {
           stale: false,
         };
       }
-      let result = decode(this.#table, mode, this.#u8, at, pageEnd - at, insn);
+      // Bytes that CS permits.
+      const room = limit - ((ripLow + offset) >>> 0) + 1;
+      let result: DecodeResult | 'limit' =
+        room <= 0 ? 'limit' : decode(this.#table, mode, this.#u8, at, Math.min(pageEnd - at, room), insn);
+      if (result === 'more' && room <= pageEnd - at) result = 'limit';
       if (result === 'more') {
         if (count > 0) break;
         const second = secondPage(((linearLow | 0xfff) + 1) | 0, nextHigh(linearLow, linearHigh));
@@ -283,8 +288,13 @@ export class Blocks {
         this.#scratch.fill(0);
         this.#scratch.set(this.#u8.subarray(at, pageEnd));
         this.#scratch.set(this.#u8.subarray(second, second + 16), here);
-        result = decode(this.#table, mode, this.#scratch, 0, here + 16, insn);
+        result = decode(this.#table, mode, this.#scratch, 0, Math.min(here + 16, room), insn);
+        if (result === 'more') result = 'limit';
         secondHost = second;
+      }
+      if (result === 'limit') {
+        insn.entry = undefined;
+        insn.length = 1;
       }
       const entry = this.#entryOf(result, insn.entry, modeWord);
       const variant = entry === insn.entry ? insn.variant : variantKey(entry.sizes[0] ?? 4, false, 0);
@@ -334,8 +344,8 @@ export class Blocks {
   }
 
   /** What is executed: the instruction, or the fault that decoding found. */
-  #entryOf(result: DecodeResult, entry: Entry | undefined, mode: number): Entry {
-    if (result === 'too-long') return this.#pseudo.gp;
+  #entryOf(result: DecodeResult | 'limit', entry: Entry | undefined, mode: number): Entry {
+    if (result === 'too-long' || result === 'limit') return this.#pseudo.gp;
     if (result !== 'ok' || entry === undefined) return this.#pseudo.ud;
     if (entry.def.unit === undefined) return entry;
     const fault = unitFault(entry, mode);
@@ -641,6 +651,13 @@ function canonical(high: number): boolean {
 }
 
 /** CR0.EM/TS and CR4.OSFXSR decide before anything else (SDM vol. 3, table 2-2 and 13.1). */
+/** Of CS, from the key of a block. */
+function codeLimit(mode: number): number {
+  if ((mode & MODE.limited) === 0) return Infinity;
+  const limit = mode >>> MODE.limitShift;
+  return (mode & MODE.limitPages) === 0 ? limit : limit * 4096 + 4095;
+}
+
 function unitFault(entry: Entry, mode: number): 'ud' | 'nm' | undefined {
   switch (entry.def.unit) {
     case 'sse':

@@ -431,6 +431,10 @@ export const MODE = {
   ts: 16,
   mp: 32,
   osfxsr: 64,
+  /** Outside 64-bit mode, CS with a limit: it is above, in the 20 bits and the G bit of a descriptor. */
+  limited: 0x80,
+  limitPages: 0x800,
+  limitShift: 12,
   single: 0x100,
   /** Only in the keys of blocks: fetched through a window of 2 MiB, so that it may go on across pages. */
   large: 0x200,

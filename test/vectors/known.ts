@@ -2,6 +2,7 @@
 import { GENERAL_REGISTERS } from '../../src/abi/general-registers.ts';
 import {
   CODE,
+  type CaseSegments,
   DATA,
   FX,
   MXCSR,
@@ -55,6 +56,7 @@ interface Setup {
   readonly mxcsr?: number;
   readonly st?: readonly (readonly [number, bigint])[];
   readonly memory?: readonly [number, bigint];
+  readonly segments?: CaseSegments;
 }
 
 function make(hex: string, setup: Setup): VectorCase {
@@ -86,9 +88,13 @@ function make(hex: string, setup: Setup): VectorCase {
     view(bytes).setBigUint64(0, setup.memory[1], true);
     patches.push({ address: setup.memory[0], bytes });
   }
-  return { form: 'known', code, state, patches, stop: undefined };
+  const { segments } = setup;
+  return { form: 'known', code, state, patches, stop: undefined, ...(segments && { segments }) };
 }
 
+/** 32-bit code at `CODE` with a limit, in data segments with limits; flat 32-bit code with a read-only data segment. */
+const SMALL = { cs: 3, ss: 2, ds: 2, es: 2 } as const;
+const READ_ONLY = { cs: 1, ss: 1, ds: 6, es: 1 } as const;
 const ONE = [0x3fff, 1n << 63n] as const;
 
 export const KNOWN: readonly Known[] = [
@@ -240,6 +246,62 @@ export const KNOWN: readonly Known[] = [
     vector: 14,
     errorCode: 0x14,
     cr2: BigInt(CODE + 8192),
+  },
+  {
+    name: 'pop to memory behind the limit of its segment leaves the stack pointer alone',
+    case: make('8f 03', { segments: SMALL, at: 0x100, registers: { rsp: 0x200n, rbx: 0x1ffdn } }),
+    vector: 13,
+    errorCode: 0,
+    registers: { rsp: 0x200n },
+  },
+  {
+    name: 'an instruction of which the last byte is behind the limit of its code segment',
+    case: make('05 01 00 00 00', { segments: SMALL, at: 0x17f0 - 3 }),
+    vector: 13,
+    errorCode: 0,
+    rip: 0x17f0 - 3,
+  },
+  {
+    name: 'an instruction that ends at the limit of its code segment',
+    case: make('05 01 00 00 00', { segments: SMALL, at: 0x17f0 - 4 }),
+    registers: { rax: 1n },
+    rip: 0x17f1,
+  },
+  {
+    name: 'arpl that changes a read-only segment',
+    case: make('63 0b', {
+      segments: READ_ONLY,
+      registers: { rbx: 0x100n, rcx: 3n },
+      memory: [DATA + 0x100, 0n],
+    }),
+    vector: 13,
+    errorCode: 0,
+  },
+  {
+    name: 'arpl that changes nothing in a read-only segment',
+    case: make('63 0b', {
+      segments: READ_ONLY,
+      registers: { rbx: 0x100n, rcx: 0n },
+      memory: [DATA + 0x100, 1n],
+    }),
+    flags: [ZF, 0],
+  },
+  {
+    name: 'a load that needs two bytes behind the limit of the stack segment',
+    case: make('8b 45 00', { segments: SMALL, at: 0x100, registers: { rbp: 0x1ffen } }),
+    vector: 12,
+    errorCode: 0,
+  },
+  {
+    name: 'a far call from compatibility to 64-bit mode pushes without a segment base',
+    case: make('9a 40 01 00 10 33 00', {
+      segments: SMALL,
+      at: 0x100,
+      registers: { rsp: BigInt(DATA + 0x800) },
+    }),
+    registers: { rsp: BigInt(DATA + 0x7f8) },
+    memory: [DATA + 0x7f8, 0xf_0000_0107n],
+    rip: CODE + 0x140,
   },
   { name: 'ud2', case: make('0f 0b', {}), vector: 6 },
   { name: 'lock on a register', case: make('f0 01 d8', {}), vector: 6 },

@@ -170,6 +170,11 @@ function hideMisalignedSse(c: VectorCase, result: VectorResult): void {
   }
 }
 
+/** Whether this kernel lets a process have segments of its own. */
+export function hasSegments(): boolean {
+  return spawnSync(buildRunner(), ['--ldt']).status === 0;
+}
+
 /** The processor's results; undefined for a case that did not end. */
 export function runNative(cases: readonly VectorCase[]): (VectorResult | undefined)[] {
   const program = buildRunner();

@@ -12,6 +12,7 @@ import {
 import {
   CODE,
   CODE_BYTES,
+  CODE_SEGMENTS,
   DATA,
   FS_BASE,
   GS_BASE,
@@ -185,6 +186,9 @@ export function randomCompatibilityCase(seed: number): VectorCase {
   const stack = segments.ss === 1 ? DATA : segments.ss >= 4 ? 0x1000 : 0;
   if (rng.chance(0.85)) b.set(4, BigInt(stack + 64 + 4 * rng.below(2000)));
   v.setBigUint64(RIP, BigInt(CODE - base + rng.below(rng.chance(0.05) ? CODE_BYTES : 4096)), true);
+  // Around the end of the code segment.
+  if (segments.cs === 3 && rng.chance(0.05))
+    v.setBigUint64(RIP, BigInt((CODE_SEGMENTS[3]?.limit ?? 0) + 2 - rng.below(18)), true);
   const segmentsOfLong = [FS_BASE, GS_BASE];
   for (const at of segmentsOfLong) v.setBigUint64(at, 0n, true);
   for (;;) {

@@ -6,6 +6,7 @@
  * frame of that signal holds the complete result. Nothing of this program runs between the two.
  *
  *     runner < cases > results
+ *     runner --ldt: status 0 where cases with segments of an LDT can run
  *
  * Input:  u32 count, u32 0, data window (8192), read-only page (4096), then `count` times
  *           u32 bytes of this record (a multiple of 8), u32 mode (bit 0: 0 one instruction, 1 until INT3 at `stop`; bits 8 to
@@ -46,7 +47,7 @@ static const uint64_t code_bases[4] = {0, 0, CODE, CODE};
 static const uint16_t data_selectors[7] = {0, 0x2b, 0x17, 0x1f, 0x27, 0x2f, 0x37};
 static const struct user_desc ldt[] = {
     {.entry_number = 0, .base_addr = CODE, .limit = 0x1fff, .contents = 2},
-    {.entry_number = 1, .base_addr = CODE, .limit = 0x1ffe, .seg_32bit = 1, .contents = 2},
+    {.entry_number = 1, .base_addr = CODE, .limit = 0x17f0, .seg_32bit = 1, .contents = 2},
     {.entry_number = 2, .base_addr = DATA, .limit = 0x1fff, .seg_32bit = 1},
     {.entry_number = 3, .base_addr = DATA, .limit = 0x1ffc},
     {.entry_number = 4, .base_addr = DATA - 0x1000, .limit = 0xfff, .seg_32bit = 1, .contents = 1},
@@ -307,8 +308,10 @@ static uint8_t *read_all(size_t *total) {
     return buffer;
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     size_t total;
+    /* Asked whether this kernel has an LDT. */
+    if (argc > 1) return syscall(SYS_modify_ldt, 0x11, ldt, sizeof *ldt) == 0 ? 0 : 1;
     input = read_all(&total);
     if (total < 8 + DATA_BYTES + CONSTANT_BYTES) { fputs("runner: input is too short\n", stderr); return 2; }
     remaining = read32(input);

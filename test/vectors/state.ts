@@ -52,7 +52,7 @@ export const CODE_SEGMENTS: readonly (Segment & { readonly bits: 16 | 32 | 64 })
   { selector: CS_SELECTOR, base: 0, limit: 0xffffffff, attributes: 0xafb, bits: 64 },
   { selector: 0x23, base: 0, limit: 0xffffffff, attributes: 0xcfb, bits: 32 },
   { selector: 0x07, base: CODE, limit: 0x1fff, attributes: 0x0fb, bits: 16 },
-  { selector: 0x0f, base: CODE, limit: 0x1ffe, attributes: 0x4fb, bits: 32 },
+  { selector: 0x0f, base: CODE, limit: 0x17f0, attributes: 0x4fb, bits: 32 },
 ];
 export const DATA_SEGMENTS: readonly Segment[] = [
   { selector: 0, base: 0, limit: 0, attributes: 0x10000 },

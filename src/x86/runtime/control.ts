@@ -34,6 +34,14 @@ export const controlRoutines: readonly Routine[] = [
     const code = f.let(
       select(long, i32(MODE.code64), select(cs.and(0x400), i32(MODE.code32), i32(MODE.code16))),
     );
+    const limit = f.let(f.load('32', cpu, segField(CS, SEG.limit)));
+    const pages = f.let(limit.gtU(0xfffff));
+    const limited = f.let(long.eqz().and(limit.ne(-1)));
+    const limitBits = f.let(
+      select(pages, limit.and(~0xfff), limit.shl(MODE.limitShift))
+        .or(pages.mul(MODE.limitPages))
+        .or(MODE.limited),
+    );
     const real = f.let(cr0.and(CR0.PE).eqz().or(eflags.and(FLAG.VM).bool()));
     f.store(
       '32',
@@ -43,7 +51,8 @@ export const controlRoutines: readonly Routine[] = [
         .or(cr0.and(CR0.EM).shl(1))
         .or(cr0.and(CR0.TS).shl(1))
         .or(cr0.and(CR0.MP).shl(4))
-        .or(cr4.and(CR4.OSFXSR).shrU(3)),
+        .or(cr4.and(CR4.OSFXSR).shrU(3))
+        .or(select(limited, limitBits, i32(0))),
       CPU.mode,
     );
     f.store('32', cpu, select(long, i32(8), select(ss.and(0x400), i32(4), i32(2))), CPU.stackSize);
