@@ -3,20 +3,25 @@
  *
  *   (cpu, budget, entry) -> budget left, or REGION_FAULT
  *
- * Its blocks lie one behind the other inside a loop that starts with a br_table over the entries: forward edges are
- * branches, backward ones set the entry and go round. There is one way out for everything, which writes the locals back
- * and goes on in the region of the new rip when there is one. A fault tag that is thrown inside takes the same way.
+ * Its blocks lie one behind the other, forward edges are branches, and the guest's loops are loops (loops.ts). All of it is
+ * inside one more loop that starts with a br_table over the entries, for what goes elsewhere. There is one way out for
+ * everything, which writes the locals back and goes on in the region of the new rip when there is one. A fault tag that is
+ * thrown inside takes the same way.
  */
 import { CPU, ENGINE, HEAD, JUMP, MODE, REC, TLB } from '../layout.ts';
 import { REGION_FAULT, REGION_PARAMS, REP, jumpEntry, windowKey } from '../interpreter.ts';
 import type { Library } from '../sem.ts';
 import { FunctionBuilder, type Label, type TagRef, type Var } from '../wasm/function.ts';
 import { i32, i64, type Val } from '../wasm/value.ts';
+import { has, LoopNest, type Edge, type Loop } from './loops.ts';
 import type { Instruction, Region, RegionBlock } from './region.ts';
 import { plainFlags, RegionSem, type RegionState } from './region-sem.ts';
 
 /** Type numbers of a translator's module: see translator.ts. */
 export const TYPES = { region: 0, handler: 1 } as const;
+
+/** In `next`: nothing is to be dispatched. */
+const ARRIVED = -1;
 
 /** Return addresses that RET compares with before it looks further. */
 const RETURN_GUESSES = 6;
@@ -109,6 +114,9 @@ function deadFlags(instructions: readonly Instruction[]): boolean[] {
   return dead;
 }
 
+const nameOfLast = ({ instructions }: RegionBlock): string =>
+  (instructions[instructions.length - 1] as Instruction).variant.entry.def.name;
+
 const unsigned = (rip: bigint): bigint => BigInt.asUintN(64, rip);
 
 /** Where a region will lie: its slot in the function table, and the jump cache. */
@@ -171,6 +179,28 @@ function write(
     entryNumber.set(k, entries.length);
     entries.push(block);
   }
+  const guesses = returnPoints.slice(0, RETURN_GUESSES).filter((target) => index.has(target));
+  const edges: Edge[] = blocks.flatMap(({ targets, fall }, from) =>
+    [...targets, ...(fall === undefined ? [] : [fall])].flatMap((target) => {
+      const to = index.get(target);
+      return to === undefined ? [] : [{ from, to }];
+    }),
+  );
+  const nest = new LoopNest(blocks.length, edges);
+  // What a dispatch leads to beside the entries.
+  const returning = blocks.flatMap((block, from) =>
+    nameOfLast(block) === 'ret' ? guesses.map((target) => ({ from, to: index.get(target) as number })) : [],
+  );
+  for (const { from, to } of [...edges, ...returning]) {
+    const { kind } = nest.route(from, to);
+    if ((kind === 'into' || kind === 'round') && !entryNumber.has(to)) entryNumber.set(to, entryNumber.size);
+  }
+  const dispatches = (loop: Loop): boolean =>
+    [...entryNumber.keys()].some((block) => block !== loop.head && has(loop, block));
+  const dispatching = blocks.some((_, k) => {
+    const loop = nest.at(k);
+    return loop !== undefined && dispatches(loop);
+  });
   // A region may span several fetch windows: an edge to another one looks whether it is still where it was.
   const window = ((blocks[0] as RegionBlock).block.mode & MODE.large) !== 0 ? LARGE : SMALL;
   const sameWindow = (a: RegionBlock, b: RegionBlock): boolean =>
@@ -182,13 +212,14 @@ function write(
     kinds[k] = known === 'none' || known === state.flagKind ? state.flagKind : undefined;
   };
   const labels: Label[] = [];
-  let loop: Label;
+  const again = new Map<Loop | undefined, Label>();
   let out: Label;
 
   const emitBlock = (k: number): void => {
     const block = blocks[k] as RegionBlock;
     const kind = kinds[k];
-    state.flagKind = isEntry[k] === true || kind === 'none' ? undefined : kind;
+    state.flagKind = entryNumber.has(k) || kind === 'none' ? undefined : kind;
+    if (dispatching && entryNumber.has(k)) next.set(ARRIVED);
     budget.set(budget.get.sub(block.length));
     state.depth = f.depth;
     const leave = (target: Val): void => {
@@ -204,20 +235,30 @@ function write(
       }
       const other = blocks[at] as RegionBlock;
       const crosses = !oneWindow && !sameWindow(block, other);
-      if (at > k) {
-        if (crosses) enterWindow(f, cpu, window, other, () => leave(i64(target)));
-        noteKind(at);
-        if (!last || at !== k + 1) f.br(labels[at] as Label);
-        return;
-      }
-      f.if(budget.get.ltS(region.instructions), () => leave(i64(target)), undefined, false);
+      const route = nest.route(k, at);
+      if (at <= k) f.if(budget.get.ltS(region.instructions), () => leave(i64(target)), undefined, false);
       if (crosses) enterWindow(f, cpu, window, other, () => leave(i64(target)));
-      next.set(entryNumber.get(at) as number);
-      f.br(loop);
+      switch (route.kind) {
+        case 'forward':
+          noteKind(at);
+          if (!last || at !== k + 1) f.br(labels[at] as Label);
+          return;
+        case 'again':
+          f.br(again.get(route.loop) as Label);
+          return;
+        case 'into':
+          next.set(entryNumber.get(at) as number);
+          f.br(labels[route.head] as Label);
+          return;
+        case 'round':
+          next.set(entryNumber.get(at) as number);
+          f.br(again.get(route.loop) as Label);
+      }
     };
     const gotoIf = (condition: Val, target: bigint): void => {
       const at = index.get(unsigned(target));
-      if (at !== undefined && at > k && (oneWindow || sameWindow(block, blocks[at] as RegionBlock))) {
+      const near = at !== undefined && (oneWindow || sameWindow(block, blocks[at] as RegionBlock));
+      if (near && nest.route(k, at).kind === 'forward') {
         noteKind(at);
         f.brIf(labels[at] as Label, condition);
       } else f.if(condition, () => goto(target, false));
@@ -227,11 +268,7 @@ function write(
         goto(BigInt(target.c), true);
         return;
       }
-      const def = (block.instructions[block.instructions.length - 1] as Instruction).variant.entry.def;
-      if (def.name === 'ret') {
-        for (const guess of returnPoints.slice(0, RETURN_GUESSES))
-          if (index.has(guess)) gotoIf(target.eq(guess), guess);
-      }
+      if (nameOfLast(block) === 'ret') for (const guess of guesses) gotoIf(target.eq(guess), guess);
       if (entries.length > 1) jumpInside(target);
       leave(target);
     };
@@ -281,7 +318,7 @@ function write(
         const here = f.load('32', head, HEAD.slot).eq(place.slot).and(budget.get.geS(region.instructions));
         const enter = (): void => {
           next.set(f.load('32', head, HEAD.entry));
-          f.br(loop);
+          f.br(again.get(undefined) as Label);
         };
         f.if(here, () => {
           if (oneWindow) enter();
@@ -316,27 +353,48 @@ function write(
     });
   };
 
-  const open = (k: number): void => {
-    f.block((label) => {
-      labels[k] = label;
-      if (k === 0)
-        f.brTable(
-          next.get,
-          [...entryNumber.keys()].map((at) => labels[at] as Label),
-          label,
-        );
-      else open(k - 1);
-    });
-    emitBlock(k);
+  /** To the blocks that a dispatch leads to, each by its number; what is not in `level` goes to `otherwise`. */
+  const dispatch = (level: Loop | undefined, otherwise: Label): void =>
+    f.brTable(
+      next.get,
+      [...entryNumber.keys()].map((at) =>
+        level !== undefined && !has(level, at)
+          ? otherwise
+          : (labels[nest.below(level, at)?.head ?? at] as Label),
+      ),
+      otherwise,
+    );
+  /** The blocks `from` to `end`, of which those of an inner loop are one piece. */
+  const emitRun = (level: Loop | undefined, from: number, end: number): void => {
+    const pieces: number[] = [];
+    for (let k = from; k <= end; k = (nest.below(level, k)?.end ?? k) + 1) pieces.push(k);
+    const open = (n: number): void => {
+      const first = pieces[n] as number;
+      f.block((label) => {
+        labels[first] = label;
+        if (n > 0) open(n - 1);
+        else if (level === undefined) dispatch(level, label);
+        else if (dispatches(level))
+          f.if(next.get.ne(ARRIVED), () => dispatch(level, label), undefined, false);
+      });
+      const inner = nest.below(level, first);
+      if (inner === undefined) emitBlock(first);
+      else
+        f.loop((label) => {
+          again.set(inner, label);
+          emitRun(inner, inner.head, inner.end);
+        });
+    };
+    open(pieces.length - 1);
   };
   f.block((label) => {
     out = label;
     f.tryCatch(
       tag,
       () => {
-        f.loop((again) => {
-          loop = again;
-          open(blocks.length - 1);
+        f.loop((label) => {
+          again.set(undefined, label);
+          emitRun(undefined, 0, blocks.length - 1);
         });
         f.unreachable();
       },
