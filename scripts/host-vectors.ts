@@ -2,7 +2,7 @@
  * Instruction cases on the processor of this machine (x86-64 Linux with a C compiler).
  *
  *     node scripts/host-vectors.ts --record [--each N] [--random N] [--sequences N] [--seed S]
- *     node scripts/host-vectors.ts --fresh N [--seed S] [--kind form|random|compatibility|segments|sequence|program] [--only NAME,...]
+ *     node scripts/host-vectors.ts --fresh N [--seed S] [--kind form|random|compatibility|alignment|segments|sequence|program] [--only NAME,...]
  *       [--engine NAME,...] [--native-only] [--show N]
  *     node scripts/host-vectors.ts --recorded [--only NAME,...] [--engine NAME,...]  the recorded cases
  *     node scripts/host-vectors.ts --counts                      the table of recorded cases, as Markdown
@@ -29,7 +29,7 @@ import { decode, randomCase, randomCompatibilityCase, randomKind } from '../test
 import { isSplitLock } from '../test/vectors/split-lock.ts';
 import { segmentCase } from '../test/vectors/segments.ts';
 import { sequenceCase } from '../test/vectors/sequence.ts';
-import { type VectorCase, type VectorResult, mix, view } from '../test/vectors/state.ts';
+import { type VectorCase, type VectorResult, RFLAGS, mix, view } from '../test/vectors/state.ts';
 import { Formatter, FormatterSyntax } from 'iced-x86';
 
 const { values: options } = parseArgs({
@@ -148,7 +148,15 @@ function closesOwnMemory({ form, state }: VectorCase): boolean {
 
 const WEIGHTED: readonly Form[] = FORMS.flatMap((form) => Array<Form>(form.weight).fill(form));
 
-const FRESH_KINDS = ['form', 'random', 'compatibility', 'segments', 'sequence', 'program'] as const;
+const FRESH_KINDS = [
+  'form',
+  'random',
+  'compatibility',
+  'alignment',
+  'segments',
+  'sequence',
+  'program',
+] as const;
 type Kind = (typeof FRESH_KINDS)[number];
 
 function make(index: number, fileSeed: number, kind: Kind, form: Form): Made {
@@ -156,6 +164,18 @@ function make(index: number, fileSeed: number, kind: Kind, form: Form): Made {
   if (kind === 'random') return { case: randomCase(caseSeed), kind: randomKind(caseSeed), index };
   if (kind === 'compatibility')
     return { case: randomCompatibilityCase(caseSeed), kind: randomKind(caseSeed), index };
+  if (kind === 'alignment') {
+    // EFLAGS.AC over the other kinds of single instructions.
+    const made = make(
+      index,
+      fileSeed,
+      (['form', 'random', 'compatibility'] as const)[index % 3] ?? 'form',
+      form,
+    );
+    const v = view(made.case.state);
+    v.setUint32(RFLAGS, v.getUint32(RFLAGS, true) | 0x40000, true);
+    return made;
+  }
   if (kind === 'segments') return { case: segmentCase(caseSeed), kind: 'int', index };
   if (kind === 'sequence') return { case: sequenceCase(caseSeed), kind: 'f32', index };
   if (kind === 'program') return { case: programCase(caseSeed), kind: 'f32', index };

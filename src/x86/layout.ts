@@ -443,6 +443,12 @@ export const MODE = {
 /** Jump cache: direct-mapped by rip; 32 bytes: u64 rip, u32 host address, u32 mode, u32 record, u32 host of second page. */
 export const JUMP = { entries: 32768, rip: 0, host: 8, mode: 12, record: 16, second: 20, shift: 5 } as const;
 
+/**
+ * Above the count of bytes of a slow access: the alignment that #AC asks for when it is not the size (at most 8). Unaligned 16-byte
+ * operands ask for none, which implementations may choose (SDM vol. 2, MOVUPS, MOVDQU; measured on Intel).
+ */
+export const ALIGN = { any: 1 << 16, word: 2 << 16, dword: 4 << 16 } as const;
+
 /** Cases of the interpreter's switch before the hot ones. */
 export const CASE = { cold: 0, coldJump: 1, coldSync: 2, end: 3, stale: 4, stop: 5, hot: 6 } as const;
 

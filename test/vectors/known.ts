@@ -303,6 +303,23 @@ export const KNOWN: readonly Known[] = [
     memory: [DATA + 0x7f8, 0xf_0000_0107n],
     rip: CODE + 0x140,
   },
+  {
+    name: 'a load of 8 bytes at a multiple of 4, with alignment checked',
+    case: make('48 8b 03', { flags: 0x40000, registers: { rbx: BigInt(DATA + 4) } }),
+    vector: 17,
+    errorCode: 0,
+  },
+  {
+    name: 'fnsave wants a multiple of 4 only, when alignment is checked',
+    case: make('dd 33', { flags: 0x40000, registers: { rbx: BigInt(DATA + 4) } }),
+    rip: CODE + 0x102,
+  },
+  {
+    name: 'fldenv at an odd address, with alignment checked',
+    case: make('66 d9 23', { flags: 0x40000, registers: { rbx: BigInt(DATA + 1) } }),
+    vector: 17,
+    errorCode: 0,
+  },
   { name: 'ud2', case: make('0f 0b', {}), vector: 6 },
   { name: 'lock on a register', case: make('f0 01 d8', {}), vector: 6 },
   { name: 'hlt at CPL 3', case: make('f4', {}), vector: 13, errorCode: 0 },

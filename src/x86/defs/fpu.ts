@@ -1,5 +1,5 @@
 /** x87 instructions (Intel SDM vol. 2; AMD APM vol. 5); the transcendentals are in transcendental.ts. */
-import { CPU, RAX } from '../layout.ts';
+import { ALIGN, CPU, RAX } from '../layout.ts';
 import { FSW } from '../runtime/fpu-values.ts';
 import type { Sem } from '../sem.ts';
 import { i32, i64, select, type Val } from '../wasm/value.ts';
@@ -561,6 +561,8 @@ def('fscale', 'D9 =FD -', (e) => {
 // Environment and state.
 const ENVIRONMENT = { 2: 14, 4: 28, 8: 28 } as const;
 const environmentBytes = (e: Sem): number => ENVIRONMENT[e.size as 2 | 4 | 8];
+/** Of the whole area: by operand size (SDM vol. 3, interrupt 17). */
+const aligned = (e: Sem, bytes: number): Val => i32(bytes | (e.size === 2 ? ALIGN.word : ALIGN.dword));
 const initialise = (e: Sem): void => {
   e.setField32(CPU.fcw, 0x37f);
   for (const field of [CPU.fsw, CPU.ftop, CPU.ftw, CPU.fop]) e.setField32(field, 0);
@@ -568,7 +570,7 @@ const initialise = (e: Sem): void => {
 };
 def('fnstenv', 'D9 /6:m v M', (e) => {
   const address = e.address(0, environmentBytes(e), true);
-  e.call('probe_write', e.cpu, address, i32(environmentBytes(e)));
+  e.call('probe_write', e.cpu, address, aligned(e, environmentBytes(e)));
   e.call('fpu_store_environment', e.cpu, address, i32(e.size));
   e.setField32(CPU.fcw, e.field32(CPU.fcw).or(0x3f));
   e.call('fpu_summary', e.cpu);
@@ -578,18 +580,18 @@ def('fldenv', 'D9 /4:m v M', (e) => {
   const address = e.address(0, environmentBytes(e), false);
   // The first word is read first: its page fault comes before a later word's other fault.
   e.call('probe_read', e.cpu, address, i32(e.size === 2 ? 2 : 4));
-  e.call('probe_read', e.cpu, address, i32(environmentBytes(e)));
+  e.call('probe_read', e.cpu, address, aligned(e, environmentBytes(e)));
   e.call('fpu_load_environment', e.cpu, address, i32(e.size));
 });
 def('fnsave', 'DD /6:m v M', (e) => {
   const { f } = e;
   const bytes = environmentBytes(e);
   const address = e.address(0, bytes + 80, true);
-  e.call('probe_write', e.cpu, address, i32(bytes + 80));
+  e.call('probe_write', e.cpu, address, aligned(e, bytes + 80));
   e.call('fpu_store_environment', e.cpu, address, i32(e.size));
   for (let n = 0; n < 8; n++) {
     const value = st(e, n);
-    e.store(f.let(address.add(bytes + n * 10)), 8, value.mant);
+    e.call('store_slow', e.cpu, f.let(address.add(bytes + n * 10)), i32(8 | ALIGN.any), value.mant);
     e.store(f.let(address.add(bytes + n * 10 + 8)), 2, value.se);
   }
   initialise(e);
@@ -600,11 +602,11 @@ def('frstor', 'DD /4:m v M', (e) => {
   const bytes = environmentBytes(e);
   const address = e.address(0, bytes + 80, false);
   e.call('probe_read', e.cpu, address, i32(e.size === 2 ? 2 : 4));
-  e.call('probe_read', e.cpu, address, i32(bytes + 80));
+  e.call('probe_read', e.cpu, address, aligned(e, bytes + 80));
   e.call('fpu_load_environment', e.cpu, address, i32(e.size));
   const tags = e.field32(CPU.ftw);
   for (let n = 0; n < 8; n++) {
-    const mant = e.load(f.let(address.add(bytes + n * 10)), 8);
+    const mant = e.callValue('load_slow', e.cpu, f.let(address.add(bytes + n * 10)), i32(8 | ALIGN.any));
     const se = e.load(f.let(address.add(bytes + n * 10 + 8)), 2);
     write(e, n, { mant, se });
   }

@@ -1,5 +1,6 @@
 /** Data accesses out of line: the fast path as a function, and what follows when it misses. */
 import {
+  ALIGN,
   CPU,
   EXIT,
   FLAG,
@@ -184,8 +185,8 @@ export function memoryRoutines(codeChanged: FunctionRef, watchHit: FunctionRef):
     routine('store_region', ['i32', 'i64', 'i32', 'i64'], [], (f, lib) => {
       const cpu = f.p(0);
       const va = f.p(1);
-      const bytes = f.p(2);
-      f.call(lib('check_address'), cpu, va, bytes);
+      const bytes = f.let(f.p(2).and(0xffff));
+      f.call(lib('check_address'), cpu, va, f.p(2));
       const which = currentArray(f, cpu);
       const check = (address: Val, size: Val): void => {
         const host = f.callValue(lib('translate'), cpu, address, i32(1), which);
@@ -203,49 +204,56 @@ export function memoryRoutines(codeChanged: FunctionRef, watchHit: FunctionRef):
           check(f.let(va.add(inPage.zext())), f.let(bytes.sub(inPage)));
         },
       );
-      f.call(lib('store_slow'), cpu, va, bytes, f.p(3));
+      f.call(lib('store_slow'), cpu, va, f.p(2), f.p(3));
     }),
   );
   list.push(
     routine('store_region128', ['i32', 'i64', 'v128'], [], (f, lib) => {
       const cpu = f.p(0);
       const va = f.p(1);
-      f.call(lib('probe_write'), cpu, va, i32(16));
-      f.call(lib('store_region'), cpu, va, i32(8), f.p(2).lane(0x1d, 0, 'i64'));
-      f.call(lib('store_region'), cpu, va.add(8), i32(8), f.p(2).lane(0x1d, 1, 'i64'));
+      f.call(lib('probe_write'), cpu, va, i32(16 | ALIGN.any));
+      f.call(lib('store_region'), cpu, va, i32(8 | ALIGN.any), f.p(2).lane(0x1d, 0, 'i64'));
+      f.call(lib('store_region'), cpu, va.add(8), i32(8 | ALIGN.any), f.p(2).lane(0x1d, 1, 'i64'));
     }),
   );
-  /** Faults that an access raises before translation: not canonical, #AC. */
+  /** Faults that an access raises before translation: not canonical, #AC. `bytes` may hold an alignment, see ALIGN. */
   list.push(
     routine('check_address', ['i32', 'i64', 'i32'], [], (f, lib) => {
       const cpu = f.p(0);
       const va = f.p(1);
-      const bytes = f.p(2);
-      f.if(
-        f
-          .callValue(lib('canonical'), cpu, va)
-          .eqz()
-          .or(f.callValue(lib('canonical'), cpu, va.add(bytes.zext()).sub(1)).eqz()),
-        () => {
+      const bytes = f.let(f.p(2).and(0xffff));
+      const canonical = (address: Val): void =>
+        f.if(f.callValue(lib('canonical'), cpu, address).eqz(), () => {
           // #SS for stack references, #GP for the others: the record says which segment the operand used.
           const record = f.let(f.load('32', cpu, CPU.record));
           const stack = f.let(record.bool().and(f.load('8u', record, REC.segment).eq(SS)));
           f.call(lib('raise_error'), cpu, select(stack, i32(VEC.SS), i32(VEC.GP)), i32(0));
-        },
-      );
+        });
+      canonical(va);
+      // The alignment is looked at before the last byte is (measured).
       f.if(f.load('32', cpu, CPU.eflags).and(FLAG.AC), () => {
-        const check = f.let(
-          f
-            .load('32', cpu, CPU.cr0)
-            .and(CR0.AM)
-            .bool()
-            .and(f.load('32', cpu, CPU.cpl).eq(3)),
-        );
-        const alignment = f.let(select(bytes.gtU(8), i32(8), bytes));
-        f.if(check.and(va.wrap().and(alignment.sub(1)).bool()), () =>
-          f.call(lib('raise_error'), cpu, i32(VEC.AC), i32(0)),
-        );
+        const other = f.let(f.p(2).shrU(16));
+        const alignment = f.let(select(other, other, select(bytes.gtU(8), i32(8), bytes)));
+        f.call(lib('check_alignment'), cpu, va, alignment);
       });
+      canonical(f.let(va.add(bytes.zext()).sub(1)));
+    }),
+  );
+  /** #AC(0) when the guest wants alignment checked and `va` has not this one, a power of two. */
+  list.push(
+    routine('check_alignment', ['i32', 'i64', 'i32'], [], (f, lib) => {
+      const cpu = f.p(0);
+      const check = f.let(
+        f
+          .load('32', cpu, CPU.cr0)
+          .and(CR0.AM)
+          .bool()
+          .and(f.load('32', cpu, CPU.eflags).and(FLAG.AC).bool())
+          .and(f.load('32', cpu, CPU.cpl).eq(3)),
+      );
+      f.if(check.and(f.p(1).wrap().and(f.p(2).sub(1)).bool()), () =>
+        f.call(lib('raise_error'), cpu, i32(VEC.AC), i32(0)),
+      );
     }),
   );
 
@@ -259,8 +267,8 @@ export function memoryRoutines(codeChanged: FunctionRef, watchHit: FunctionRef):
       routine(name, ['i32', 'i64', 'i32'], ['i64'], (f, lib) => {
         const cpu = f.p(0);
         const va = f.p(1);
-        const bytes = f.p(2);
-        if (!system) f.call(lib('check_address'), cpu, va, bytes);
+        const bytes = f.let(f.p(2).and(0xffff));
+        if (!system) f.call(lib('check_address'), cpu, va, f.p(2));
         const which = array(f, cpu);
         const one = (address: Val, size: Val): Val => {
           const host = f.callValue(lib('translate'), cpu, address, i32(0), which);
@@ -318,9 +326,9 @@ export function memoryRoutines(codeChanged: FunctionRef, watchHit: FunctionRef):
       routine(`store_slow${suffix}`, ['i32', 'i64', 'i32', 'i64'], [], (f, lib) => {
         const cpu = f.p(0);
         const va = f.p(1);
-        const bytes = f.p(2);
+        const bytes = f.let(f.p(2).and(0xffff));
         const value = f.p(3);
-        if (!system) f.call(lib('check_address'), cpu, va, bytes);
+        if (!system) f.call(lib('check_address'), cpu, va, f.p(2));
         const which = array(f, cpu);
         const one = (address: Val, size: Val, data: Val): void => {
           const host = f.callValue(lib('translate'), cpu, address, i32(1), which);
@@ -416,8 +424,8 @@ export function memoryRoutines(codeChanged: FunctionRef, watchHit: FunctionRef):
     routine('probe_write', ['i32', 'i64', 'i32'], [], (f, lib) => {
       const cpu = f.p(0);
       const va = f.p(1);
-      const bytes = f.p(2);
-      f.call(lib('check_address'), cpu, va, bytes);
+      const bytes = f.let(f.p(2).and(0xffff));
+      f.call(lib('check_address'), cpu, va, f.p(2));
       const which = currentArray(f, cpu);
       f.call(lib('translate'), cpu, va, i32(1), which);
       const last = f.let(va.add(bytes.zext()).sub(1));
@@ -430,8 +438,8 @@ export function memoryRoutines(codeChanged: FunctionRef, watchHit: FunctionRef):
     routine('probe_read', ['i32', 'i64', 'i32'], [], (f, lib) => {
       const cpu = f.p(0);
       const va = f.p(1);
-      const bytes = f.p(2);
-      f.call(lib('check_address'), cpu, va, bytes);
+      const bytes = f.let(f.p(2).and(0xffff));
+      f.call(lib('check_address'), cpu, va, f.p(2));
       const which = currentArray(f, cpu);
       f.call(lib('translate'), cpu, va, i32(0), which);
       const last = f.let(va.add(bytes.zext()).sub(1));
@@ -448,9 +456,9 @@ export function memoryRoutines(codeChanged: FunctionRef, watchHit: FunctionRef):
       f.if(tlbHit(f, entry, va, 16, false), () =>
         f.return(f.load('v128', f.load('32', entry, TLB.addend).add(va.wrap()))),
       );
-      f.call(lib('probe_read'), cpu, va, i32(16));
-      const low = f.callValue(lib('load_slow'), cpu, va, i32(8));
-      const high = f.callValue(lib('load_slow'), cpu, va.add(8), i32(8));
+      f.call(lib('probe_read'), cpu, va, i32(16 | ALIGN.any));
+      const low = f.callValue(lib('load_slow'), cpu, va, i32(8 | ALIGN.any));
+      const high = f.callValue(lib('load_slow'), cpu, va.add(8), i32(8 | ALIGN.any));
       f.return(low.op1([0xfd, 0x12], 'v128').withLane(0x1e, 1, high));
       f.unreachable();
     }),
@@ -459,9 +467,9 @@ export function memoryRoutines(codeChanged: FunctionRef, watchHit: FunctionRef):
     routine('load_region128', ['i32', 'i64'], ['v128'], (f, lib) => {
       const cpu = f.p(0);
       const va = f.p(1);
-      f.call(lib('probe_read'), cpu, va, i32(16));
-      const low = f.callValue(lib('load_region'), cpu, va, i32(8));
-      const high = f.callValue(lib('load_region'), cpu, va.add(8), i32(8));
+      f.call(lib('probe_read'), cpu, va, i32(16 | ALIGN.any));
+      const low = f.callValue(lib('load_region'), cpu, va, i32(8 | ALIGN.any));
+      const high = f.callValue(lib('load_region'), cpu, va.add(8), i32(8 | ALIGN.any));
       f.return(low.op1([0xfd, 0x12], 'v128').withLane(0x1e, 1, high));
       f.unreachable();
     }),
@@ -475,9 +483,9 @@ export function memoryRoutines(codeChanged: FunctionRef, watchHit: FunctionRef):
         f.store('v128', f.load('32', entry, TLB.addend).add(va.wrap()), f.p(2));
         f.return();
       });
-      f.call(lib('probe_write'), cpu, va, i32(16));
-      f.call(lib('store_slow'), cpu, va, i32(8), f.p(2).lane(0x1d, 0, 'i64'));
-      f.call(lib('store_slow'), cpu, va.add(8), i32(8), f.p(2).lane(0x1d, 1, 'i64'));
+      f.call(lib('probe_write'), cpu, va, i32(16 | ALIGN.any));
+      f.call(lib('store_slow'), cpu, va, i32(8 | ALIGN.any), f.p(2).lane(0x1d, 0, 'i64'));
+      f.call(lib('store_slow'), cpu, va.add(8), i32(8 | ALIGN.any), f.p(2).lane(0x1d, 1, 'i64'));
     }),
   );
 

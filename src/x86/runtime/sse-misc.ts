@@ -1,5 +1,5 @@
 /** MMX state, masked stores, string comparison of SSE4.2, CRC32, and carry-less and AES arithmetic. */
-import { CPU, REC, RECFLAG, VEC, RDI } from '../layout.ts';
+import { ALIGN, CPU, REC, RECFLAG, VEC, RDI } from '../layout.ts';
 import type { FunctionBuilder } from '../wasm/function.ts';
 import { lane32, shiftLanes, SIMD, splat, splatOf, ZERO128, fromLow } from '../wasm/simd.ts';
 import { i32, i64, select, shuffle, v128, type Val } from '../wasm/value.ts';
@@ -43,9 +43,12 @@ const stateRoutines: readonly Routine[] = [
     f.if(
       f.load('32', cpu, CPU.vendor),
       () => {
+        // The alignment of the whole operand, bits set or not (measured).
+        f.call(lib('check_alignment'), cpu, base.get, i32(8));
         f.if(bits.eqz(), () => f.return());
         const first = f.let(bits.ctz());
-        f.call(lib('probe_write'), cpu, base.get.add(first.zext()), i32(32).sub(bits.clz()).sub(first));
+        const bytes = f.let(i32(32).sub(bits.clz()).sub(first));
+        f.call(lib('probe_write'), cpu, base.get.add(first.zext()), bytes.or(ALIGN.any));
       },
       () => f.call(lib('probe_write'), cpu, base.get, f.p(4)),
     );

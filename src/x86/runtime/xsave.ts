@@ -51,6 +51,14 @@ function memory(f: FunctionBuilder, lib: Library): Memory {
 const protect = (f: FunctionBuilder, lib: Library, condition: Val): void =>
   f.if(condition, () => f.call(lib('raise_error'), f.p(0), i32(VEC.GP), i32(0)));
 
+/** #GP(0) for an area at p(1) that is not aligned. Intel raises #AC for the low two bits when alignment is checked (measured). */
+function protectAlignment(f: FunctionBuilder, lib: Library, mask: number): void {
+  f.if(f.p(1).wrap().and(mask), () => {
+    f.if(f.load('32', f.p(0), CPU.vendor), () => f.call(lib('check_alignment'), f.p(0), f.p(1), i32(4)));
+    protect(f, lib, i32(1));
+  });
+}
+
 /** Address of x87 register ST(i). */
 function stackRegister(f: FunctionBuilder, i: number): Val {
   const cpu = f.p(0);
@@ -181,7 +189,7 @@ export const xsaveRoutines: readonly Routine[] = [
     f.if(f.callValue(lib('canonical'), cpu, f.p(1)).eqz(), () =>
       f.call(lib('check_address'), cpu, f.p(1), i32(IMAGE.legacy)),
     );
-    protect(f, lib, i32(1));
+    protectAlignment(f, lib, 15);
   }),
   /** FXSAVE's XMM registers: AMD's fast FXSAVE leaves them out at CPL 0 in 64-bit mode. */
   routine('fx_wants_xmm', ['i32'], ['i32'], (f, lib) => {
@@ -259,7 +267,7 @@ export const xsaveRoutines: readonly Routine[] = [
     const form = f.p(3);
     const m = memory(f, lib);
     const compact = f.let(form.geU(2));
-    protect(f, lib, f.p(1).wrap().and(63));
+    protectAlignment(f, lib, 63);
     const requested = f.callValue(lib('xsave_requested'), cpu, form.eq(3));
     const inUse = f.callValue(lib('xsave_in_use'), cpu);
     // In the compacted format MXCSR belongs to SSE, and keeps it in use.
@@ -293,7 +301,7 @@ export const xsaveRoutines: readonly Routine[] = [
   routine('xrstor', ['i32', 'i64', 'i32', 'i32'], [], (f, lib) => {
     const cpu = f.p(0);
     const m = memory(f, lib);
-    protect(f, lib, f.p(1).wrap().and(63));
+    protectAlignment(f, lib, 63);
     f.call(lib('probe_image'), cpu, f.p(1), i32(IMAGE.extended), i32(0));
     const requested = f.callValue(lib('xsave_requested'), cpu, f.p(3));
     const enabled = f.let(f.load('64', cpu, CPU.xcr0).or(select(f.p(3), f.load('64', cpu, CPU.xss), i64(0))));
