@@ -345,6 +345,8 @@ export function decode(
   insn.length = p - at;
   if (insn.lock && !(entry.lock && memory)) return 'ud';
   if (entry.vex && !entry.plan.third && insn.vvvv !== 0) return 'ud';
+  // Outside 64-bit mode there are eight registers: the high bit of one that is named is ignored (measured).
+  if (!long) insn.vvvv &= 7;
   insn.operandSize = size;
   const variantSize =
     entry.sizes.length === 1 ? (entry.sizes[0] as Size) : entry.sizes.length === 2 && size === 2 ? 4 : size;

@@ -94,6 +94,7 @@ function make(hex: string, setup: Setup): VectorCase {
 
 /** 32-bit code at `CODE` with a limit, in data segments with limits; flat 32-bit code with a read-only data segment. */
 const SMALL = { cs: 3, ss: 2, ds: 2, es: 2 } as const;
+const FLAT = { cs: 1, ss: 1, ds: 1, es: 1 } as const;
 const READ_ONLY = { cs: 1, ss: 1, ds: 6, es: 1 } as const;
 const ONE = [0x3fff, 1n << 63n] as const;
 
@@ -302,6 +303,11 @@ export const KNOWN: readonly Known[] = [
     registers: { rsp: BigInt(DATA + 0x7f8) },
     memory: [DATA + 0x7f8, 0xf_0000_0107n],
     rip: CODE + 0x140,
+  },
+  {
+    name: 'a VEX prefix in 32-bit code names one of eight registers',
+    case: make('c4 e2 38 f2 c2', { segments: FLAT, registers: { rax: 1n, rdx: 0xfn, r8: 3n } }),
+    registers: { rax: 0xen },
   },
   {
     name: 'a load of 8 bytes at a multiple of 4, with alignment checked',

@@ -18,6 +18,7 @@ import {
   GS_BASE,
   RFLAGS,
   RIP,
+  type Rng,
   type VectorCase,
   codeSegment,
   mix,
@@ -160,6 +161,17 @@ function excludedThere(code: Uint8Array): string | undefined {
   return excluded(code);
 }
 
+/** BMI1 and BMI2 in their VEX encoding, right or nearly, with something behind it. */
+function bitManipulation(rng: Rng): number[] {
+  const map = rng.pick([2, 2, 3]);
+  const opcode = map === 3 ? 0xf0 : rng.pick([0xf2, 0xf3, 0xf5, 0xf6, 0xf7]);
+  const payload = (rng.below(2) << 7) | (rng.below(16) << 3) | (rng.chance(0.1) ? 4 : 0) | rng.below(4);
+  const prefixes = rng.chance(0.1) ? [rng.pick(PREFIXES)] : [];
+  return [...prefixes, 0xc4, 0xc0 | (rng.chance(0.9) ? 0x20 : 0) | map, payload, opcode].concat(
+    Array.from({ length: 12 }, () => rng.below(256)),
+  );
+}
+
 /** One case of random bytes in compatibility mode, with flat or with small segments. */
 export function randomCompatibilityCase(seed: number): VectorCase {
   const kind = randomKind(seed);
@@ -203,8 +215,10 @@ export function randomCompatibilityCase(seed: number): VectorCase {
     while (bytes.length < 16) bytes.push(rng.chance(0.3) ? rng.pick([0, 0xff, 0x10, 0x80]) : rng.below(256));
     // Displacements and pointers inside the small segments.
     if (!flat && rng.chance(0.5)) for (let i = 4; i < 16; i += 2) bytes[i + 1] = rng.below(0x21);
+    const vex = rng.chance(0.05);
+    if (vex) bytes.splice(0, bytes.length, ...bitManipulation(rng));
     const code = Uint8Array.from(bytes);
-    if (excludedThere(code) !== undefined) continue;
+    if (!vex && excludedThere(code) !== undefined) continue;
     const instruction = decode(code, v.getBigUint64(RIP, true), bits);
     if (
       /^(rep|lods|stos|movs[bwd]?$|cmps|scas|ins|outs)/.test(
