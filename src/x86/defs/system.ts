@@ -103,8 +103,7 @@ function loadSystemDescriptor(e: Sem, register: number, selector: Val): void {
   f.if(raw.and(1n << 47n).eqz(), () => e.call('raise_selector', e.cpu, i32(VEC.NP), selector));
   const high = f.local('i64', 0);
   f.if(long, () => {
-    const address = e.callValue('descriptor_address', e.cpu, selector, i32(VEC.GP));
-    const upper = e.callValue('ld64_sys', e.cpu, address.add(8));
+    const upper = e.callValue('descriptor_upper', e.cpu, selector);
     f.if(upper.shrU(40).and(0x1f).ne(0), () => e.call('raise_selector', e.cpu, i32(VEC.GP), selector));
     high.set(upper.shl(32));
     const base = raw.shrU(16).and(0xffffffn).or(raw.shrU(56).shl(24)).or(high.get);

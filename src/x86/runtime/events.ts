@@ -607,6 +607,10 @@ export const eventRoutines: readonly Routine[] = [
     const cpl = f.let(f.load('32', cpu, CPU.cpl));
     // Return to virtual-8086 mode.
     f.if(image.and(FLAG.VM).bool().and(size.eq(4)).and(cpl.eqz()).and(long.eqz()), () => {
+      // Intel refuses an EIP above 64 KiB (SDM vol. 2, IRET), AMD cuts it (APM vol. 3, IRET).
+      f.if(rip.gtU(0xffffn).and(f.load('32', cpu, CPU.vendor)), () =>
+        f.call(lib('raise_error'), cpu, i32(VEC.GP), i32(0)),
+      );
       const esp = pop();
       const ss = pop();
       const es = pop();

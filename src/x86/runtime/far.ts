@@ -164,8 +164,7 @@ export const farRoutines: readonly Routine[] = [
     const size = f.let(select(long, i32(8), select(wide, i32(4), i32(2))));
     const high = f.local('i64', 0);
     f.if(long, () => {
-      const address = f.callValue(lib('descriptor_address'), cpu, f.p(1), i32(VEC.GP));
-      high.set(f.callValue(lib('ld64_sys'), cpu, address.add(8)));
+      high.set(f.callValue(lib('descriptor_upper'), cpu, f.p(1)));
       f.if(high.get.shrU(40).wrap().and(0x1f).ne(0), () =>
         f.call(lib('raise_selector'), cpu, i32(VEC.GP), f.p(1)),
       );

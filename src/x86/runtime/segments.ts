@@ -79,6 +79,18 @@ export const segmentRoutines: readonly Routine[] = [
     f.return(f.callValue(lib('ld64_sys'), f.p(0), address));
     f.unreachable();
   }),
+  /** Upper half of a 16-byte descriptor of long mode: #GP(selector) when the table ends before it does. */
+  routine('descriptor_upper', ['i32', 'i32'], ['i64'], (f, lib) => {
+    const [cpu, selector] = [f.p(0), f.p(1)];
+    const address = f.callValue(lib('descriptor_address'), cpu, selector, i32(VEC.GP));
+    const field = (register: number): Val => f.load('32', cpu, segField(register, SEG.limit));
+    const limit = f.let(select(selector.and(4), field(LDTR), field(GDTR)));
+    f.if(selector.and(0xfff8).add(15).gtU(limit), () =>
+      f.call(lib('raise_selector'), cpu, i32(VEC.GP), selector),
+    );
+    f.return(f.callValue(lib('ld64_sys'), cpu, address.add(8)));
+    f.unreachable();
+  }),
   /** Sets the accessed bit of a code or data descriptor in memory; gives the raw descriptor with it. */
   routine('mark_accessed', ['i32', 'i32', 'i64'], ['i64'], (f, lib) => {
     const cpu = f.p(0);
