@@ -108,7 +108,8 @@ export class VectorBench {
     const length = Math.min(c.code.length, CODE + CODE_BYTES - rip);
     this.#code.set(c.code.subarray(0, length), rip - CODE);
     this.#engine.codeChanged(rip, length);
-    const single = c.stop === undefined && endsUnseen(c);
+    // Only 64-bit code is translated.
+    const single = c.stop === undefined && (c.segments !== undefined || endsUnseen(c));
     const { warmUps } = this.#engine;
     for (let run = single ? warmUps : 0; run < warmUps; run++) this.#once(c, single);
     if (warmUps > 0 && !single) {
