@@ -204,6 +204,10 @@ export function machineOptions(name: string, given: Given, said: (key: string) =
     throw new UserError(
       `there is no feature '${foreign}' to keep from the guest: give one of ${Object.keys(WITHHOLDABLE).join(', ')}`,
     );
+  if (options.paravisorWithout.includes('irq.apic') && options.hypervWithout.includes('x2apic'))
+    throw new UserError(
+      'without its part irq.apic the paravisor hands on x2APIC registers only: give either --paravisor-without irq.apic or --hyperv-without x2apic, not both',
+    );
   return options;
 }
 

@@ -123,6 +123,11 @@ test.concurrent.for([
   ['matrix --html @missing/matrix.html', /--html/],
   ['matrix --json @missing/matrix.json', /--json/],
   ['boot --cpu-model Z80', /give one of EPYC-Milan/],
+  ['boot snp-paravisor --paravisor-without irq.apc', /no part 'irq.apc'/],
+  [
+    'boot tdx-paravisor --paravisor-without irq.apic --hyperv-without x2apic',
+    /give either --paravisor-without irq\.apic or --hyperv-without x2apic/,
+  ],
   ['boot --date yesterday', /give a date/],
   ['boot --date 2026-02-30', /give a date/],
   ['boot --trace -', /--trace - is no file/],
