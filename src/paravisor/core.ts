@@ -17,6 +17,7 @@ import {
   hasNmi,
   pendingVector,
   requestInterrupt,
+  setLine,
   takeNmi,
 } from '../chipset/partition/interrupts.ts';
 import { serialInput, UNITS } from '../chipset/partition/serial.ts';
@@ -157,10 +158,17 @@ const UART_LINE_STATUS = 5;
 const UART_DATA = 0;
 const DATA_READY = 1;
 
-/** A UART of the host has received something: its bytes are fetched one by one and come out of the guest's UART. */
-export function hostConsole(state: ParavisorState, index: number): void {
+/**
+ * A UART of the host interrupts: what it has received is fetched byte by byte and comes out of the guest's UART. When that is the
+ * host's own, its line is all there is to pass on.
+ */
+export function hostConsole(state: ParavisorState, index: number, world: ParavisorWorld): void {
   const guest = guestVp(state, index);
-  for (const unit of state.serial.keys()) askConsole(guest, unit, UART_LINE_STATUS, false);
+  const mine = hasPart(state.config.parts, 'dev.legacy');
+  for (const unit of state.serial.keys()) {
+    if (mine) askConsole(guest, unit, UART_LINE_STATUS, false);
+    else for (const high of [true, false]) setLine(begin(state, world), UNITS[unit]?.pin ?? 0, high);
+  }
 }
 
 function askConsole(guest: GuestVp, unit: number, register: number, byte: boolean): void {

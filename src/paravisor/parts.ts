@@ -36,7 +36,7 @@ export const PARTS = [
   {
     name: 'dev.legacy',
     without: 'the host owns UARTs, clock chip and power management',
-    needs: 'irq.apic',
+    needs: 'dev.ioapic',
   },
 ] as const satisfies readonly Part[];
 
@@ -48,12 +48,11 @@ export const ALL_PARTS = (1 << PARTS.length) - 1;
 
 export const hasPart = (parts: number, name: PartName): boolean => (parts & partBit(name)) !== 0;
 
-/** All parts but these and those that need them. */
+/** All parts but these and those that need them, directly or not: a part comes after what it needs, but for the filter. */
 export function partsWithout(names: readonly string[]): number {
-  return PARTS.reduce((bits, part) => {
-    const needed = 'needs' in part && names.includes(part.needs);
-    return needed || names.includes(part.name) ? bits & ~partBit(part.name) : bits;
-  }, ALL_PARTS);
+  const without = new Set(names);
+  for (const part of PARTS) if ('needs' in part && without.has(part.needs)) without.add(part.name);
+  return PARTS.reduce((bits, { name }) => (without.has(name) ? bits & ~partBit(name) : bits), ALL_PARTS);
 }
 
 /** A comma-separated list as bits; the name that is none otherwise. */

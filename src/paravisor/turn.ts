@@ -73,8 +73,11 @@ export function traceGuestExit({ sink, now, vp }: Seat, exit: GuestExit, context
   sink.emit(EVENT.exit, now, vp, kind, EXIT_ROUTES.indexOf('context'), context, 0);
 }
 
-/** Vector by which paravisors on different VPs wake each other. The highest: the guest may have lower ones in service. */
-export const WAKE_VECTOR = 0xff;
+/**
+ * The paravisor's own interrupts: paravisors on different VPs wake each other, its timer, received bytes. The highest: a guest whose
+ * local APIC or IO-APIC is the host's has lower ones in service.
+ */
+export const OWN_VECTOR = { wake: 0xff, timer: 0xfe, console: 0xfd } as const;
 
 const X2APIC_SVR = 0x80f;
 const X2APIC_LVT_TIMER = 0x832;
@@ -86,31 +89,29 @@ const UART_MCR = 4;
 
 /**
  * The paravisor's own local APIC at the host: on, with the timer as a TSC deadline. On VP 0 also the UARTs: received bytes
- * interrupt, and the line goes to VP 0, edge-triggered.
+ * interrupt, and the line goes to VP 0, edge-triggered, whoever's the UARTs are.
  */
-export function setUpAtHost(
-  guest: GuestVp,
-  { parts, uarts }: ParavisorConfig,
-  vectors: { readonly timer: number; readonly console: number },
-): void {
+export function setUpAtHost(guest: GuestVp, { parts, uarts }: ParavisorConfig): void {
   const setup = (request: HostRequest): void => ask(guest, request, 'setup');
   const msr = (index: number, lo: number): void => setup({ kind: 'msr', index, write: true, lo, hi: 0 });
   msr(X2APIC_SVR, 0x1ff);
   // Without it the APIC is the guest's, and nothing here needs a timer.
   if (!hasPart(parts, 'irq.apic')) return;
-  msr(X2APIC_LVT_TIMER, vectors.timer | TSC_DEADLINE_MODE);
-  if (guest.index !== 0 || !hasPart(parts, 'dev.legacy')) return;
+  msr(X2APIC_LVT_TIMER, OWN_VECTOR.timer | TSC_DEADLINE_MODE);
+  if (guest.index !== 0 || !hasPart(parts, 'dev.ioapic')) return;
   for (const { port, pin } of UNITS.slice(0, uarts)) {
     const out = (register: number, value: number): void =>
       setup({ kind: 'io', port: port + register, size: 1, write: true, value });
-    out(UART_LCR, 3);
-    out(UART_FCR, 7);
-    out(UART_MCR, 0x0b);
-    out(UART_IER, 1);
+    if (hasPart(parts, 'dev.legacy')) {
+      out(UART_LCR, 3);
+      out(UART_FCR, 7);
+      out(UART_MCR, 0x0b);
+      out(UART_IER, 1);
+    }
     const io = (offset: number, value: number): void =>
       setup({ kind: 'mmio', gpa: IOAPIC_PAGE + offset, size: 4, write: true, lo: value, hi: 0 });
     io(0, 0x10 + 2 * pin);
-    io(0x10, vectors.console);
+    io(0x10, OWN_VECTOR.console);
     io(0, 0x11 + 2 * pin);
     io(0x10, 0);
   }

@@ -16,7 +16,7 @@ import {
 } from '../../abi/snp/ghcb.ts';
 import type { Vmpl0Seat } from '../../seats/program.ts';
 import { FAILURE, type HostAnswer, type HostRequest } from '../requests.ts';
-import { WAKE_VECTOR } from '../turn.ts';
+import { OWN_VECTOR } from '../turn.ts';
 
 const VERSION = 2;
 const PAGE = 4096;
@@ -80,7 +80,7 @@ export class Communication {
       }
       case 'wake': {
         // An ICR word, as x2APIC has it: fixed, physical, edge.
-        return this.#standard(GHCB_EXIT.hvIpi, [WAKE_VECTOR, request.vp], [0, 0], {});
+        return this.#standard(GHCB_EXIT.hvIpi, [OWN_VECTOR.wake, request.vp], [0, 0], {});
       }
       case 'doorbell':
         return this.#standard(GHCB_EXIT.hvDoorbell, [1, 0], split(request.gpa), {});

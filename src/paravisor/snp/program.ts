@@ -42,11 +42,11 @@ import { FAILURE, type HostRequest } from '../requests.ts';
 import { ask, createParavisorState, LARGE_PAGE, type GuestVp, type ParavisorState } from '../state.ts';
 import {
   failed,
+  OWN_VECTOR,
   sendFirst,
   setUpAtHost,
   takeAnswer,
   traceGuestExit,
-  WAKE_VECTOR,
   type Line,
 } from '../turn.ts';
 import { Communication } from './communication.ts';
@@ -118,10 +118,6 @@ const lineOf = (communication: Communication): Line<Vmpl0Exit> => ({
   receive: (request, done) => communication.receive(request, done),
   wait: () => ({ kind: 'hlt' }),
 });
-
-/** Vectors that the paravisor has asked its own interrupts to use. */
-const TIMER_VECTOR = 0x21;
-const CONSOLE_VECTOR = 0x23;
 
 class Turn {
   readonly #seat: Vmpl0Seat;
@@ -265,13 +261,20 @@ class Turn {
     const flags = page[1] ?? 0;
     if (vector !== 0 || flags !== 0) {
       this.#seat.write(at, new Uint8Array(4), true);
-      if (vector === WAKE_VECTOR || hasPart(this.#config.parts, 'irq.apic')) {
-        if ((page[2] ?? 0) === 0 && vector !== 0) ask(this.#guest, END_OF_INTERRUPT);
-        if (vector === CONSOLE_VECTOR) hostConsole(this.#core, vp);
-      } else if (vector !== 0) this.#interrupt(vector);
+      if (vector !== 0) this.#hostVector(vector, (page[2] ?? 0) !== 0);
       if ((flags & DOORBELL_FLAG.nmi) !== 0) hostEventRefused(this.#core, vp, 2, NMI_TYPE, this.#world);
     }
     this.#forGuest(at + vmplOffset(2), page.subarray(vmplOffset(2)));
+  }
+
+  /** `over`: the host has ended the interrupt itself. */
+  #hostVector(vector: number, over: boolean): void {
+    const owned = hasPart(this.#config.parts, 'irq.apic');
+    // Where the APIC is the host's, the guest ends what the guest gets.
+    if ((owned || vector === OWN_VECTOR.wake) && !over) ask(this.#guest, END_OF_INTERRUPT);
+    if (vector === OWN_VECTOR.wake || (owned && vector === OWN_VECTOR.timer)) return;
+    if (owned && vector === OWN_VECTOR.console) hostConsole(this.#core, this.#seat.vp, this.#world);
+    else this.#interrupt(vector);
   }
 
   #forGuest(at: number, part: Uint8Array): void {
@@ -315,7 +318,7 @@ class Turn {
       ]),
     });
     setup({ kind: 'msr', index: APIC_BASE, write: true, lo: 0xfee0_0c00 | (vp === 0 ? 0x100 : 0), hi: 0 });
-    setUpAtHost(this.#guest, this.#config, { timer: TIMER_VECTOR, console: CONSOLE_VECTOR });
+    setUpAtHost(this.#guest, this.#config);
     this.#own().phase = 'setup';
   }
 

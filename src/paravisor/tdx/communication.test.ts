@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { TDVMCALL, TDVMCALL_STATUS } from '../../abi/tdx/ghci.ts';
 import type { HostRequest } from '../requests.ts';
-import { WAKE_VECTOR } from '../turn.ts';
+import { OWN_VECTOR } from '../turn.ts';
 import { decode, encode } from './communication.ts';
 
 const SHARED = 1n << 47n;
@@ -51,7 +51,7 @@ describe('encode', () => {
     [
       'an IPI to the paravisor on another processor',
       { kind: 'wake', vp: 3 },
-      [0n, BigInt(TDVMCALL.wrmsr), 0x830n, (3n << 32n) | BigInt(WAKE_VECTOR), 0n, 0n],
+      [0n, BigInt(TDVMCALL.wrmsr), 0x830n, (3n << 32n) | BigInt(OWN_VECTOR.wake), 0n, 0n],
     ],
     ['the end', { kind: 'fail', reason: 4 }, [0n, BigInt(TDVMCALL.reportFatalError), 4n, 0n, 0n, 0n]],
   ])('%s', ([, request, expected]) => expect(operands(request)).toEqual(expected));

@@ -4,7 +4,7 @@ import { TDVMCALL, TDVMCALL_STATUS } from '../../abi/tdx/ghci.ts';
 import { MSR } from '../../abi/hyperv/msr.ts';
 import { highHalf, join, lowHalf } from '../../abi/record.ts';
 import type { HostAnswer, HostRequest } from '../requests.ts';
-import { WAKE_VECTOR } from '../turn.ts';
+import { OWN_VECTOR } from '../turn.ts';
 import { runLength } from '../visibility.ts';
 
 const PAGE = 4096;
@@ -53,7 +53,7 @@ export function encode(request: HostRequest, from: number, sharedBit: bigint): b
       return call(TDVMCALL.mapGpa, start, BigInt(runLength(request.gpas, from) * PAGE));
     }
     case 'wake':
-      return call(TDVMCALL.wrmsr, BigInt(X2APIC_ICR), (BigInt(request.vp) << 32n) | BigInt(WAKE_VECTOR));
+      return call(TDVMCALL.wrmsr, BigInt(X2APIC_ICR), (BigInt(request.vp) << 32n) | BigInt(OWN_VECTOR.wake));
     case 'fail':
       return call(TDVMCALL.reportFatalError, BigInt(request.reason));
     // A TD has no page of its own for this, and hears of events by its virtual APIC.

@@ -25,11 +25,11 @@ import { FAILURE, type HostRequest } from '../requests.ts';
 import { ask, createParavisorState, type GuestVp, type ParavisorState } from '../state.ts';
 import {
   failed,
+  OWN_VECTOR,
   sendFirst,
   setUpAtHost,
   takeAnswer,
   traceGuestExit,
-  WAKE_VECTOR,
   type Line,
 } from '../turn.ts';
 import { decode, encode, HALT, SYNIC_PAGES } from './communication.ts';
@@ -74,8 +74,6 @@ interface TdxState {
 
 const TURN_TICKS = 400;
 const ACCEPT_TICKS = 100;
-const TIMER_VECTOR = 0x41;
-const CONSOLE_VECTOR = 0x43;
 /** Of an injection event. */
 const NMI_TYPE = 2;
 /** The guest is VM 1. */
@@ -277,8 +275,8 @@ class Turn {
     if (this.#seat.takeNmi()) hostEventRefused(this.#core, this.#seat.vp, 2, NMI_TYPE, this.#world);
     const owned = hasPart(this.#config.parts, 'irq.apic');
     for (let vector = this.#seat.takeInterrupt(); vector >= 0; vector = this.#seat.takeInterrupt()) {
-      if (vector === WAKE_VECTOR || (owned && vector === TIMER_VECTOR)) continue;
-      if (owned && vector === CONSOLE_VECTOR) hostConsole(this.#core, this.#seat.vp);
+      if (vector === OWN_VECTOR.wake || (owned && vector === OWN_VECTOR.timer)) continue;
+      if (owned && vector === OWN_VECTOR.console) hostConsole(this.#core, this.#seat.vp, this.#world);
       else hostInterrupted(this.#core, this.#seat.vp, vector, this.#world);
     }
   }
@@ -297,7 +295,7 @@ class Turn {
     }
     msr(SYNIC_PAGES.messages, pages.guestMessages + PAGE_SIZE * vp);
     msr(SYNIC_PAGES.eventFlags, pages.guestEventFlags + PAGE_SIZE * vp);
-    setUpAtHost(this.#guest, this.#config, { timer: TIMER_VECTOR, console: CONSOLE_VECTOR });
+    setUpAtHost(this.#guest, this.#config);
     return true;
   }
 
