@@ -20,7 +20,7 @@ const dies = (words: RegExp): Fate => ({ kind: 'dies', words });
 const ROWS: readonly (readonly [string, readonly string[], Fate, cpus?: number])[] = [
   ['irq.filtered', BOTH, BOOTS],
   ['mem.preaccepted', [SNP], dies(/set 7, reason 4/)],
-  ['mem.preaccepted', [TDX], dies(/fatal error 0x4/)],
+  ['mem.preaccepted', [TDX], dies(/reported a crash \(0x4/)],
   ['exc.reflect', [SNP], dies(/set 1, reason 3/)],
   ['exc.reflect', [TDX], BOOTS],
   ['cpuid.trusted', [SNP], dies(/set 1, reason 3/)],
