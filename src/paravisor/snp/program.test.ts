@@ -12,12 +12,14 @@ import {
   RANGES_OFFSET,
 } from '../../abi/paravisor-page.ts';
 import { setU32 } from '../../abi/record.ts';
+import { DOORBELL_FLAG } from '../../abi/snp/doorbell.ts';
 import { GHCB_EXIT, SVM_EXIT } from '../../abi/snp/exit-codes.ts';
 import { EVENT_INJECTION, vmsa } from '../../abi/snp/vmsa.ts';
 import type { Vmpl0Program } from '../../seats/program.ts';
 import { x86Defs } from '../../x86/all.ts';
 import { buildOpcodeTable } from '../../x86/encoding.ts';
 import { ALL_PARTS, partBit, partsWithout } from '../parts.ts';
+import { OWN_VECTOR } from '../turn.ts';
 import { FAILURE } from '../requests.ts';
 import { snpParavisor } from './program.ts';
 import { TestMachine } from './test-machine.ts';
@@ -125,6 +127,13 @@ function exit(code: number, fields: Readonly<Record<string, bigint>> = {}): void
   expect(machine.run(program, 0)).toEqual({ kind: 'enter' });
 }
 
+/** The guest's next instruction, without paging. */
+function at(...bytes: readonly number[]): void {
+  machine.memory.set(bytes, KERNEL);
+  vmsa.set(context(), 'rip', BigInt(KERNEL));
+  vmsa.set(context(), 'cr0', 0x11n);
+}
+
 beforeEach(() => start());
 
 describe('start', () => {
@@ -212,11 +221,6 @@ describe('exits', () => {
   });
 
   /** The guest stands at these instructions, in 64-bit mode without tables. */
-  const at = (...bytes: readonly number[]): void => {
-    machine.memory.set(bytes, KERNEL);
-    vmsa.set(context(), 'rip', BigInt(KERNEL));
-    vmsa.set(context(), 'cr0', 0x11n);
-  };
   const IO_STRING_OUT = (0x3f8n << 16n) | 0x1cn;
 
   test('REP OUTS goes out byte by byte, and RIP moves at its end', () => {
@@ -337,6 +341,11 @@ describe('interrupts of the host', () => {
     setU32(machine.memory, at + 4 * (vector >> 5), 1 << (vector & 31));
     exit(SVM_EXIT.interrupt);
   };
+  /** The host's local APIC of this VP has a vector. */
+  const ring = (vector: number): void => {
+    machine.memory.set([vector, DOORBELL_FLAG.noFurtherSignal, 0, 0], AT.doorbell);
+    exit(SVM_EXIT.interrupt);
+  };
   const enableApic = (): void => exit(SVM_EXIT.msr, { rcx: 0x80fn, rax: 0x1ffn, rdx: 0n, exitInfo1: 1n });
   beforeEach(() => {
     machine.run(program, 0);
@@ -366,16 +375,46 @@ describe('interrupts of the host', () => {
     ).toBe(true);
   });
 
+  test("what comes beside the paravisor's own vectors is ended and goes through the filter", () => {
+    const msrs = exits(SVM_EXIT.msr);
+    ring(0x31);
+    expect(exits(SVM_EXIT.msr)).toBe(msrs + 1);
+    expect(field('vintrControl') & (1n << 8n)).toBe(0n);
+    expect(
+      machine.events.some(
+        ([type, , , vector, , outcome]) => type === EVENT.injection && vector === 0x31 && outcome === 3,
+      ),
+    ).toBe(true);
+    exit(SVM_EXIT.msr, { rcx: BigInt(MSR.sint0 + 2), rax: BigInt(0x31 | (1 << 20)), rdx: 0n, exitInfo1: 1n });
+    ring(0x31);
+    expect(field('vintrControl') >> 32n).toBe(0x31n);
+  });
+
+  test("the line of a host's UART is a pin of the guest's IO-APIC", () => {
+    start(partsWithout(['dev.legacy']));
+    machine.run(program, 0);
+    exit(SVM_EXIT.msr, { rcx: 0x1bn, rax: 0xfee0_0d00n, rdx: 0n, exitInfo1: 1n });
+    enableApic();
+    const write = (offset: number, value: number): void => {
+      // MOV [RBX], EAX
+      at(0x89, 0x03);
+      const exitInfo2 = 0xfec0_0000n + BigInt(offset);
+      exit(SVM_EXIT.nestedPageFault, { exitInfo1: 2n, exitInfo2, rax: BigInt(value) });
+    };
+    const PIN = 4;
+    write(0, 0x10 + 2 * PIN);
+    write(0x10, 0x35);
+    ring(OWN_VECTOR.console);
+    expect(field('vintrControl') >> 32n).toBe(0x35n);
+    expect(exits(SVM_EXIT.io)).toBe(0);
+  });
+
   test('where the host owns the local APIC, its vectors reach the guest, which ends them itself', () => {
     start(partsWithout(['irq.apic']));
     machine.run(program, 0);
     const msrs = exits(SVM_EXIT.msr);
     enableApic();
     expect(exits(SVM_EXIT.msr)).toBe(msrs + 1);
-    const ring = (vector: number): void => {
-      machine.memory.set([vector, 1, 0, 0], AT.doorbell);
-      exit(SVM_EXIT.interrupt);
-    };
     ring(0xec);
     expect(field('vintrControl') >> 32n).toBe(0xecn);
     expect(machine.memory[AT.doorbell]).toBe(0);
