@@ -263,6 +263,14 @@ export abstract class Sem {
   flagsLogic(r: Val, size: Size = this.size): void {
     this.setFlags(FLAGS.logic, { r: signExtend64(r, size) });
   }
+  /** SHL, SHR, SAR: values of this variant's size, of `a` only the bits that its flags are. */
+  flagsShift(kind: number, { a, b, r }: { a: Val; b?: Val; r: Val }): void {
+    this.setFlags(kind, {
+      a: this.sign64(a),
+      ...(b === undefined ? {} : { b: this.sign64(b) }),
+      r: this.sign64(r),
+    });
+  }
   /** Sets CF PF AF ZF SF OF from an i32 that has them at their EFLAGS positions. */
   setStatus(flags: Val): void {
     this.setFlags(FLAGS.explicit, { r: flags.and(STATUS_FLAGS).zext() });

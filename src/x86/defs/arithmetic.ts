@@ -173,6 +173,10 @@ export const arithmeticDefs: readonly Def[] = [
         e.setFlags(FLAGS.imul, { a, b, r });
         return;
       }
+      if (e.flagsDead) {
+        e.set(0, e.f.let(e.trunc(a.mul(b))));
+        return;
+      }
       const product = e.f.let(e.sign64(a).mul(e.sign64(b)));
       const r = e.f.let(e.trunc(product));
       const low = e.f.let(e.sign64(r));

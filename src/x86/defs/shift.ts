@@ -250,13 +250,11 @@ export const shiftDefs: readonly Def[] = [
       const a = e.get(0);
       const count = countOf(e, 1);
       unlessZero(e, count, a, () => {
-        // In 64 bits for the small sizes: counts up to 31 shift everything out of 8 and 16 bits.
-        const wide = f.let(e.size === 8 ? a : a.zext());
-        const n = f.let(count.zext());
-        const last = f.let(wide.shl(n.sub(1)));
-        const r = f.let(e.trunc(last.shl(1)));
+        const n = f.let(as(e, count));
+        const last = f.let(a.shl(n.sub(1)));
+        const r = f.let(e.trunc(a.shl(n)));
         e.set(0, r);
-        e.setFlags(FLAGS.shl, { a: e.sign64(e.size === 8 ? last : e.trunc(last)), r: e.sign64(r) });
+        e.flagsShift(FLAGS.shl, { a: e.trunc(last), r });
       });
     },
   },
@@ -268,11 +266,11 @@ export const shiftDefs: readonly Def[] = [
       const a = e.get(0);
       const count = countOf(e, 1);
       unlessZero(e, count, a, () => {
-        const wide = f.let(e.size === 8 ? a : a.zext());
-        const last = f.let(wide.shrU(count.zext().sub(1)));
-        const r = f.let(e.trunc(last.shrU(1)));
+        const n = f.let(as(e, count));
+        const last = f.let(a.shrU(n.sub(1)));
+        const r = f.let(a.shrU(n));
         e.set(0, r);
-        e.setFlags(FLAGS.shr, { a: last, b: e.sign64(a), r: e.sign64(r) });
+        e.flagsShift(FLAGS.shr, { a: last, b: a, r });
       });
     },
   },
@@ -284,11 +282,12 @@ export const shiftDefs: readonly Def[] = [
       const a = e.get(0);
       const count = countOf(e, 1);
       unlessZero(e, count, a, () => {
-        const wide = f.let(e.sign64(a));
-        const last = f.let(wide.shrS(count.zext().sub(1)));
-        const r = f.let(e.trunc(last.shrS(1)));
+        const wide = f.let(e.size === 1 ? a.sext8() : e.size === 2 ? a.sext16() : a);
+        const n = f.let(as(e, count));
+        const last = f.let(e.trunc(wide.shrS(n.sub(1))));
+        const r = f.let(e.trunc(wide.shrS(n)));
         e.set(0, r);
-        e.setFlags(FLAGS.shr, { a: last, b: e.sign64(r), r: e.sign64(r) });
+        e.flagsShift(FLAGS.shr, { a: last, b: r, r });
       });
     },
   },

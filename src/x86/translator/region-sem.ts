@@ -561,6 +561,9 @@ export class RegionSem extends Sem {
   }
 
   // Status flags.
+  override get flagsDead(): boolean {
+    return this.#deadFlags;
+  }
   #setKind(code: number, { a, b, r }: { a?: Val; b?: Val; r?: Val }): void {
     if (this.#deadFlags) return;
     const { flags, depth } = this.#state;
@@ -585,6 +588,9 @@ export class RegionSem extends Sem {
   override flagsLogic(r: Val, size: Size = this.size): void {
     this.#setKind(rawKind(FLAGS.logic, size), { r });
   }
+  override flagsShift(kind: number, values: { a: Val; b?: Val; r: Val }): void {
+    this.#setKind(rawKind(kind, this.size), values);
+  }
   override setFlagsKeepingCarry(kind: number, a: Val, r: Val): void {
     if (!this.#deadFlags) this.#setKind(rawKind(kind, this.size), { a, b: this.carry(), r });
   }
@@ -601,9 +607,10 @@ export class RegionSem extends Sem {
   }
   override condition(cc: number): Val {
     const group = cc >> 1;
-    return this.#flag((kind, values) => conditionOf(kind, group, values), `cond_of_${group}`, group).xor(
-      cc & 1,
-    );
+    const of = (kind: number, values: LazyValues): Val => conditionOf(kind, group, values);
+    const value = this.#flag(of, `cond_of_${group}`, group);
+    // Not by XOR: V8 joins a comparison with zero, but not that, with the branch behind it.
+    return (cc & 1) === 0 ? value : value.eqz();
   }
   #flag(of: (kind: number, values: LazyValues) => Val, pure: string, group?: number): Val {
     const { flags, flagKind } = this.#state;
