@@ -195,7 +195,14 @@ export class Blocks {
     const at = this.#jumpSlot(ripLow, ripHigh, mode);
     if (u32[at] !== ripLow || u32[at + 1] !== ripHigh || u32[at + (JUMP.mode >> 2)] !== mode)
       return undefined;
-    return this.find((u32[at + (JUMP.host >> 2)] as number) >>> 0, mode, ripLow, ripHigh);
+    const host = (u32[at + (JUMP.host >> 2)] as number) >>> 0;
+    const record = u32[at + (JUMP.record >> 2)];
+    return this.#find(host, mode, ripLow, ripHigh).find((block) => block.record === record);
+  }
+  /** As find(), of an instruction that goes on in another page; undefined when there is none, or one for each of several pages. */
+  findSplit(host: number, mode: number, ripLow: number, ripHigh: number): Block | undefined {
+    const list = this.#find(host, mode, ripLow, ripHigh);
+    return list.length === 1 ? list[0] : undefined;
   }
 
   /** The blocks that hold code of a frame (host address >> 12). */

@@ -13,6 +13,7 @@ import {
   r15,
   r15d,
   rax,
+  rbp,
   rbx,
   rcx,
   rdi,
@@ -160,39 +161,45 @@ const otherFrame: Guest = {
   result: 300 * 101,
 };
 
-/** A loop whose calls and jumps lead to two other pages, of which one is mapped elsewhere now and then. */
+/** A loop over pages and with an instruction in two pages, of which some are mapped elsewhere now and then. */
 const loopOverPages: Guest = {
   body: (asm) => {
     const rel32 = (from: number, to: number): number[] =>
       [0, 8, 16, 24].map((shift) => ((to - from - 4) >> shift) & 0xff);
     smallPages(
       asm,
-      [0, 1, 2].map((n) => frame(n) | RIGHTS),
+      [0, 1, 2, 3].map((n) => frame(n) | RIGHTS),
     );
     plant(asm, frame(0), [
-      // MOV ECX, 50; CALL page 1; ADD RBX, RAX; JMP page 2; DEC ECX; JNZ the CALL; RET
+      // MOV ECX, 50; CALL page 1; ADD RBX, RAX; JMP the end of page 2; DEC ECX; JNZ the CALL; RET
       ...[0xb9, 50, 0, 0, 0, 0xe8, ...rel32(6, 0x1000), 0x48, 0x01, 0xc3],
-      ...[0xe9, ...rel32(14, 0x2000), 0xff, 0xc9, 0x75, 0xef, 0xc3],
+      ...[0xe9, ...rel32(14, 0x2fff), 0xff, 0xc9, 0x75, 0xef, 0xc3],
     ]);
     plant(asm, frame(1), returns(1));
-    plant(asm, frame(3), returns(1000));
-    // INC ESI; JMP the DEC
-    plant(asm, frame(2), [0xff, 0xc6, 0xe9, ...rel32(0x2003, 18)]);
-    for (const register of [rbx, rsi]) asm.alu('xor', register, register);
+    plant(asm, frame(5), returns(1000));
+    // INC ESI or INC EBP, over the end of page 2; JMP the DEC
+    plant(asm, frame(2) + 0xfff, [0xff]);
+    plant(asm, frame(3), [0xc6, 0xe9, ...rel32(0x3002, 18)]);
+    plant(asm, frame(7), [0xc5, 0xe9, ...rel32(0x3002, 18)]);
+    for (const register of [rbx, rsi, rbp]) asm.alu('xor', register, register);
     times(asm, 200, 'again', () => {
       asm.mov(rdx, VIRTUAL);
       asm.call(rdx);
-      asm.mov(rax, at({ disp: pte(1) }));
-      asm.alu('xor', rax, frame(1) ^ frame(3));
-      asm.mov(at({ disp: pte(1) }), rax);
-      asm.mov(edi, VIRTUAL + 0x1000);
-      invlpg(asm);
+      for (const page of [1, 3]) {
+        asm.mov(rax, at({ disp: pte(page) }));
+        asm.alu('xor', rax, frame(page) ^ frame(page + 4));
+        asm.mov(at({ disp: pte(page) }), rax);
+        asm.mov(edi, VIRTUAL + page * 0x1000);
+        invlpg(asm);
+      }
     });
-    asm.shift('shl', rsi, 32);
+    asm.shift('shl', rbp, 24);
+    asm.shift('shl', rsi, 40);
     asm.mov(rax, rbx);
+    asm.alu('or', rax, rbp);
     asm.alu('or', rax, rsi);
   },
-  result: 100 * 50 * 1001 + 200 * 50 * 2 ** 32,
+  result: 100 * 50 * 1001 + 100 * 50 * 2 ** 24 + 100 * 50 * 2 ** 40,
 };
 
 /** As kprobes and ftrace do it: INT3 over the first byte, then the rest, then the first byte. */
@@ -440,7 +447,7 @@ const GUESTS: Readonly<Record<string, Guest>> = {
   'an instruction in two pages, of which one changes and moves': acrossPages,
   'code at two addresses of one page': twoAddresses,
   'a page of code that is mapped to another frame': otherFrame,
-  'a loop over pages of which one is mapped to another frame': loopOverPages,
+  'a loop over pages, some of which are mapped to other frames': loopOverPages,
   'a breakpoint while a call is patched in': breakpointFirst,
   'a static key': staticKey,
   'REP MOVSB over a function': copiedOver,

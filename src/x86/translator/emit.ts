@@ -220,12 +220,20 @@ function write(
     const kind = kinds[k];
     state.flagKind = entryNumber.has(k) || kind === 'none' ? undefined : kind;
     if (dispatching && entryNumber.has(k)) next.set(ARRIVED);
-    budget.set(budget.get.sub(block.length));
-    state.depth = f.depth;
     const leave = (target: Val): void => {
       rip.set(target);
       f.br(out);
     };
+    if (block.block.secondHost !== 0) {
+      // The instruction goes on in the next page: it is this one only while that is where it was.
+      f.scope(() => {
+        const { tag, base, host } = fetchEntry(f, cpu, SMALL, i64((block.rip | 0xfffn) + 1n));
+        const moved = tag.ne(base).or(host.ne(block.block.secondHost | 0));
+        f.if(moved, () => leave(i64(block.rip)), undefined, false);
+      });
+    }
+    budget.set(budget.get.sub(block.length));
+    state.depth = f.depth;
     /** To `target`: inside the region when it lies there. `last`: nothing is written behind it. */
     const goto = (target: bigint, last: boolean): void => {
       const at = index.get(unsigned(target));

@@ -52,7 +52,8 @@ const rip64 = (low: number, high: number): bigint => (BigInt(high >>> 0) << 32n)
 
 /** Reads a block's records; undefined when it cannot be part of a region. */
 function readBlock(block: Block, memory: RecordMemory, classifier: Classifier): RegionBlock | undefined {
-  if (block.stale || block.secondHost !== 0) return undefined;
+  // A block that goes on in another window has one instruction; small pages only.
+  if (block.stale || (block.secondHost !== 0 && (block.mode & MODE.large) !== 0)) return undefined;
   if ((block.mode & (MODE.codeMask | MODE.single | MODE.real)) !== MODE.code64) return undefined;
   const instructions: Instruction[] = [];
   let fall: bigint | undefined;
@@ -145,6 +146,8 @@ export class RegionFinder {
 
   /** The region of a hot block, of at most `most` instructions or one block; undefined when there is nothing to translate. */
   find(root: Block, most: number): Region | undefined {
+    // Nothing looks at the second page when a region is entered from outside.
+    if (root.secondHost !== 0) return undefined;
     const first = readBlock(root, this.#memory, this.#classifier);
     if (first === undefined) return undefined;
     const window = (root.mode & MODE.large) !== 0 ? 0x200000n : 0x1000n;
@@ -157,9 +160,12 @@ export class RegionFinder {
     const locate = (target: bigint): Block | undefined => {
       const low = Number(BigInt.asIntN(32, target));
       const high = Number(target >> 32n) | 0;
-      const host = windows.get(target & -window);
-      if (host === undefined) return this.#blocks.lately(root.mode, low, high);
-      return this.#blocks.find(host + Number(target & (window - 1n)), root.mode, low, high);
+      const origin = windows.get(target & -window);
+      if (origin === undefined) return this.#blocks.lately(root.mode, low, high);
+      const host = origin + Number(target & (window - 1n));
+      return (
+        this.#blocks.find(host, root.mode, low, high) ?? this.#blocks.findSplit(host, root.mode, low, high)
+      );
     };
     const worth = Math.max(2, this.#blocks.heat >> 5);
     const found = new Map<bigint, RegionBlock>([[rip, first]]);
@@ -198,7 +204,8 @@ export class RegionFinder {
       for (const block of this.#blocks.inFrame(frame)) {
         const target = rip64(block.ripLow, block.ripHigh);
         const same = block.mode === root.mode && Number(target - next.rip) === block.host - next.block.host;
-        if (same && !found.has(target) && !this.#used(block) && add(block, target)) landings.add(target);
+        if (same && block.secondHost === 0 && !found.has(target) && !this.#used(block) && add(block, target))
+          landings.add(target);
       }
     }
     const cut = new Map([...found].map(([at, block]) => [at, truncate(block, found)]));

@@ -93,7 +93,7 @@ export class Translator implements BlockObserver {
       this.#memory,
       classifier,
       (block) => this.#users.has(block),
-      (block) => this.#queue.has(block),
+      (block) => this.#queue.has(block) || this.#hotSplit(block),
     );
     parts.blocks.observer = this;
   }
@@ -116,6 +116,14 @@ export class Translator implements BlockObserver {
     if ((this.#changes.get(block.host >>> 12) ?? 0) > CHANGES) return;
     this.#queue.add(block);
     if (this.#queue.size >= BATCH) this.compile();
+  }
+
+  /** An instruction in two pages is the root of no region, but part of those around it. */
+  #hotSplit(block: Block): boolean {
+    if (block.secondHost === 0) return false;
+    const heat = this.#memory.i32[(block.record - HEAD.size + HEAD.heat) >> 2] as number;
+    const steady = (host: number): boolean => (this.#changes.get(host >>> 12) ?? 0) <= CHANGES;
+    return heat > this.#parts.blocks.heat && steady(block.host) && steady(block.secondHost);
   }
 
   /** Between runs: `executed` instructions later. */
@@ -210,7 +218,8 @@ export class Translator implements BlockObserver {
       else this.#users.set(block, [slot]);
     }
     for (const [k, { block }] of entries.entries())
-      if (k === 0 || this.#slotOf(block) === 0) this.#setHead(block, 0, slot, k, region.instructions);
+      if (block.secondHost === 0 && (k === 0 || this.#slotOf(block) === 0))
+        this.#setHead(block, 0, slot, k, region.instructions);
   }
 
   dropped(block: Block): void {
