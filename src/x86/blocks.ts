@@ -18,6 +18,7 @@ import {
   SEG,
   SS,
   TLB,
+  TLBUSE,
   segField,
 } from './layout.ts';
 import type { MemoryPlan } from './memory-plan.ts';
@@ -489,15 +490,22 @@ export class Blocks {
     const u32 = this.#u32;
     for (let context = 0; context < vcpus * contexts; context++) {
       const area = tlbBase + context * TLB.areaBytes;
-      for (let entry = area; entry < area + 3 * TLB.arrayBytes; entry += 32) {
-        const w = entry >> 2;
-        for (const tag of reads ? [TLB.read, TLB.write] : [TLB.write]) {
-          const low = u32[w + (tag >> 2)] as number;
-          if (low === -1 || (low & 0xfff) !== 0) continue;
-          if (((u32[w + (TLB.addend >> 2)] as number) + low) >>> 0 === host) u32[w + (tag >> 2)] = low | 1;
+      for (let piece = 0; piece < 3 * 64; piece++) {
+        const filled = u32[(area + TLB.use + TLBUSE.data + (piece >> 5) * 4) >> 2] as number;
+        if ((filled & (1 << (piece & 31))) === 0) continue;
+        const start = area + piece * (TLB.arrayBytes / 64);
+        for (let entry = start; entry < start + TLB.arrayBytes / 64; entry += 32) {
+          this.#observeTag(entry, TLB.write, host);
+          if (reads) this.#observeTag(entry, TLB.read, host);
         }
       }
     }
+  }
+  #observeTag(entry: number, tag: number, host: number): void {
+    const u32 = this.#u32;
+    const low = u32[(entry + tag) >> 2] as number;
+    if (low === -1 || (low & 0xfff) !== 0) return;
+    if (((u32[(entry + TLB.addend) >> 2] as number) + low) >>> 0 === host) u32[(entry + tag) >> 2] = low | 1;
   }
 
   /** Makes every write translation of pages with code take the slow path: when a TLB was filled from outside. */
