@@ -36,7 +36,8 @@ class Locals implements RegionState {
   readonly f: FunctionBuilder;
   readonly tlb: Var;
   readonly budget: Var;
-  readonly flags: RegionState['flags'];
+  readonly #flags: RegionState['flags'];
+  #usesFlags = false;
   flagKind: number | undefined;
   depth = 0;
   readonly #gpr: (Var | undefined)[] = [];
@@ -50,18 +51,24 @@ class Locals implements RegionState {
     this.f = f;
     this.budget = budget;
     if (before) {
+      this.#usesFlags = before.#usesFlags;
       for (const [n, register] of before.#gpr.entries())
         if (register) this.gpr(n, before.#written.has(register));
       for (const [n, register] of before.#xmm.entries())
         if (register) this.xmm(n, before.#written.has(register));
     }
     this.tlb = f.persistent('i32');
-    this.flags = {
+    this.#flags = {
       kind: f.persistent('i32'),
       a: f.persistent('i64'),
       b: f.persistent('i64'),
       r: f.persistent('i64'),
     };
+  }
+  /** Asked for by what reads or writes them: a region where nothing does leaves them where they are. */
+  get flags(): RegionState['flags'] {
+    this.#usesFlags = true;
+    return this.#flags;
   }
   gpr(index: number, write: boolean): Var {
     const register = (this.#gpr[index] ??= this.f.persistent('i64'));
@@ -79,8 +86,10 @@ class Locals implements RegionState {
   }
   /** Reads what the region uses. */
   fill(cpu: Val): void {
-    const { f, flags } = this;
+    const { f } = this;
+    const flags = this.#flags;
     this.#each((register, width, offset) => register.set(f.load(width, cpu, offset)));
+    if (!this.#usesFlags) return;
     flags.kind.set(f.load('32', cpu, CPU.flagKind));
     flags.a.set(f.load('64', cpu, CPU.flagA));
     flags.b.set(f.load('64', cpu, CPU.flagB));
@@ -89,10 +98,11 @@ class Locals implements RegionState {
   /** Writes back what the region changes. */
   spill(cpu: Val): void {
     const { f } = this;
-    const flags = plainFlags(f, this.flags);
     this.#each((register, width, offset) => {
       if (this.#written.has(register)) f.store(width, cpu, register.get, offset);
     });
+    if (!this.#usesFlags) return;
+    const flags = plainFlags(f, this.#flags);
     f.store('32', cpu, flags.kind, CPU.flagKind);
     f.store('64', cpu, flags.a, CPU.flagA);
     f.store('64', cpu, flags.b, CPU.flagB);
