@@ -104,9 +104,7 @@ function startSnpVp({ call, vp }: Caller, { input }: Hypercall): HypercallAnswer
   if ((targetVtl & 0xf) !== 0) return done(STATUS.invalidParameter);
   const word = join(u32(context, 0), u32(context, 4));
   if ((word & 0xfffn) !== 1n || word >> 52n !== 0n) return done(STATUS.invalidParameter);
-  // One that is held waits to be started, as Linux's play_dead leaves it (arch/x86/coco/sev/core.c sev_es_play_dead).
-  const waits = named.activity === 'waiting' || (target.held && named.activity === 'halted');
-  if (!waits) return done(STATUS.invalidVpState);
+  if (named.activity !== 'waiting') return done(STATUS.invalidVpState);
   if (!setVmsa(call, target, 0, Number(word - 1n))) return done(STATUS.invalidParameter);
   startContext(call, named, target, 0);
   return done(STATUS.success);

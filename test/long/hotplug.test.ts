@@ -11,7 +11,7 @@ const COMMAND = [
   'dmesg | grep -cE "WARNING: CPU|BUG:|do_boot_cpu failed"',
 ].join('; ');
 
-test.skipIf(missing !== undefined).for(['plain', 'snp', 'snp-paravisor', 'tdx-paravisor'])(
+test.skipIf(missing !== undefined).for(['plain', 'snp-paravisor', 'tdx-paravisor'])(
   `%s: a processor goes and comes back, three times${reason}`,
   (configuration) => {
     const { stdout, stderr } = vitrine(['boot', configuration, '--cpus', '2', '--run', COMMAND]);
@@ -25,5 +25,16 @@ test.skipIf(missing !== undefined)(
     const { stdout, stderr } = vitrine(['boot', 'tdx', '--cpus', '2', '--run', COMMAND]);
     expect(stderr).toContain('Operation not supported');
     expect(stdout.toString().trim().split('\n')).toEqual(['2', '2', '2', '2', '2', '2', '0']);
+  },
+);
+
+test.skipIf(missing !== undefined)(
+  `snp: a processor goes, and HvCallStartVirtualProcessor refuses one that runs (HV_STATUS_INVALID_VP_STATE)${reason}`,
+  () => {
+    const command =
+      'cd /sys/devices/system/cpu; echo 0 > cpu1/online; nproc; echo 1 > cpu1/online; nproc; dmesg';
+    const { stdout, stderr } = vitrine(['boot', 'snp', '--cpus', '2', '--run', command]);
+    expect(stdout.toString().split('\n').slice(0, 2), stderr).toEqual(['1', '1']);
+    expect(stdout.toString()).toContain('HvCallStartVirtualProcessor failed: 15');
   },
 );

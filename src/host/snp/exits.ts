@@ -23,7 +23,6 @@ function targetOf(state: HostState, vp: VpState): SnpVp {
 
 export function answerSnpExit(call: HostCall, vp: VpState, exit: Exit): Completion {
   const target = targetOf(call.state, vp);
-  target.held = false;
   if (target.vmpl !== PARAVISOR_VMPL && exit.kind !== 'vmgexit' && exit.kind !== 'triple-fault') {
     lowerExit(call, vp, target, exit);
     return DONE;

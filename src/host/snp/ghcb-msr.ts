@@ -76,7 +76,6 @@ export function answerGhcbMsr(call: HostCall, vp: VpState, target: SnpVp): void 
       return;
     case GHCB_MSR.apResetHoldRequest:
       // Until somebody starts it again; then the answer is not zero.
-      target.held = true;
       vp.activity = 'halted';
       answer(GHCB_MSR.apResetHoldResponse, 0x1000, 0);
       return;

@@ -399,8 +399,7 @@ function mmio(request: Request, write: boolean): Answer {
 }
 
 /** Until an interrupt or a start: the answer that is not zero says that it was woken. */
-function hold({ vp, target }: Request): Answer {
-  target.held = true;
+function hold({ vp }: Request): Answer {
   vp.activity = 'halted';
   vp.haltedWithInterrupts = true;
   return { kind: 'done', lo: 1 };

@@ -21,8 +21,6 @@ export interface SnpVp {
   readonly msrs: Record<number, Halves>;
   /** #HV doorbell page; -1: none. */
   doorbell: number;
-  /** It has asked to be held until it is started again (AP reset hold, GHCB specification 4.1.3). */
-  held: boolean;
 }
 
 /** What the host has made of a page of guest-physical memory. */
@@ -67,7 +65,6 @@ export function createSnpHost(vpCount: number, aliasBit: number): SnpHost {
       vmpl: 0,
       msrs: {},
       doorbell: -1,
-      held: false,
     })),
     pages: new Uint8Array(0),
     aliasBit,
