@@ -218,7 +218,10 @@ export class Engine {
         this.translator?.pause(this.executed(cpu));
         return reason as RunReason;
       }
-      const ok = this.blocks.prepare(cpu, (low, high) => this.#exports.try_second_page(cpu, join(low, high)));
+      const ok = this.blocks.prepare(
+        cpu,
+        (low, high) => this.#exports.try_second_page(cpu, join(low, high)) >>> 0,
+      );
       if (ok) continue;
       // The second page of an instruction is not there: its fault is delivered first.
       if (view.getUint32(cpu + CPU.raiseKind, true) === RAISE.exit) return RUN.exit;
