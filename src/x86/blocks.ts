@@ -665,7 +665,6 @@ function canonical(high: number): boolean {
   return (high << 16) >> 16 === high;
 }
 
-/** CR0.EM/TS and CR4.OSFXSR decide before anything else (SDM vol. 3, table 2-2 and 13.1). */
 /** Of CS, from the key of a block. */
 function codeLimit(mode: number): number {
   if ((mode & MODE.limited) === 0) return Infinity;
@@ -673,6 +672,7 @@ function codeLimit(mode: number): number {
   return (mode & MODE.limitPages) === 0 ? limit : limit * 4096 + 4095;
 }
 
+/** CR0.EM/TS and CR4.OSFXSR decide before anything else (SDM vol. 3, table 2-2 and 13.1). */
 function unitFault(entry: Entry, mode: number): 'ud' | 'nm' | undefined {
   switch (entry.def.unit) {
     case 'sse':

@@ -127,7 +127,7 @@ function exit(code: number, fields: Readonly<Record<string, bigint>> = {}): void
   expect(machine.run(program, 0)).toEqual({ kind: 'enter' });
 }
 
-/** The guest's next instruction, without paging. */
+/** The guest stands at these instructions, in 64-bit mode without tables. */
 function at(...bytes: readonly number[]): void {
   machine.memory.set(bytes, KERNEL);
   vmsa.set(context(), 'rip', BigInt(KERNEL));
@@ -220,7 +220,6 @@ describe('exits', () => {
     expect(field('eventInj')).toBe(0x8000_0e23n);
   });
 
-  /** The guest stands at these instructions, in 64-bit mode without tables. */
   const IO_STRING_OUT = (0x3f8n << 16n) | 0x1cn;
 
   test('REP OUTS goes out byte by byte, and RIP moves at its end', () => {
