@@ -176,12 +176,13 @@ function write(
     const at = index.get(target);
     if (at !== undefined) isEntry[at] = true;
   }
-  for (const [k, block] of blocks.entries()) {
-    for (const target of [...block.targets, ...(block.fall === undefined ? [] : [block.fall])]) {
-      const at = index.get(target);
-      if (at !== undefined && at <= k) isEntry[at] = true;
-    }
-  }
+  const edges: Edge[] = blocks.flatMap(({ targets, fall }, from) =>
+    [...targets, ...(fall === undefined ? [] : [fall])].flatMap((target) => {
+      const to = index.get(target);
+      return to === undefined ? [] : [{ from, to }];
+    }),
+  );
+  for (const { from, to } of edges) if (to <= from) isEntry[to] = true;
   const entryNumber = new Map<number, number>();
   const entries: RegionBlock[] = [];
   for (const [k, block] of blocks.entries()) {
@@ -190,12 +191,6 @@ function write(
     entries.push(block);
   }
   const guesses = returnPoints.slice(0, RETURN_GUESSES).filter((target) => index.has(target));
-  const edges: Edge[] = blocks.flatMap(({ targets, fall }, from) =>
-    [...targets, ...(fall === undefined ? [] : [fall])].flatMap((target) => {
-      const to = index.get(target);
-      return to === undefined ? [] : [{ from, to }];
-    }),
-  );
   const nest = new LoopNest(blocks.length, edges);
   // What a dispatch leads to beside the entries.
   const returning = blocks.flatMap((block, from) =>
