@@ -3,6 +3,7 @@
  * platform hears and says is compared by its state.
  */
 import { CPU, SEG, TLB, segField } from '../x86/layout.ts';
+import { validEntries } from '../x86/tlb.ts';
 import { encodeValue } from './codec.ts';
 import { read64, rflags } from '../silicon/vcpu.ts';
 import type { Machine, StopReason } from './machine.ts';
@@ -65,7 +66,8 @@ function tlbDifferences(a: Machine, b: Machine, slot: number): Difference[] {
     const value = read64(machine.engine, at);
     return value === 0xffffffffffffffffn ? value : value & ~1n;
   };
-  for (let at = 0; at < 3 * TLB.arrayBytes; at += 1 << TLB.entryShift) {
+  const places = [...validEntries(a.engine.u32, x), ...validEntries(b.engine.u32, y)];
+  for (const at of new Set(places)) {
     for (const [what, field] of [
       ['read', TLB.read],
       ['write', TLB.write],

@@ -11,6 +11,7 @@ import { tdxPlatform } from './tdx-platform.ts';
 import type { EventSink } from '../seats/events.ts';
 import { findCpuModel } from '../x86/cpuid.ts';
 import { CPU, TLB, TLBFLAG } from '../x86/layout.ts';
+import { validEntries } from '../x86/tlb.ts';
 import { decodeValue, encodeValue } from './codec.ts';
 import { plainSilicon } from '../silicon/plain/silicon.ts';
 import { snpSilicon } from '../silicon/snp/silicon.ts';
@@ -19,7 +20,7 @@ import { hypervPlatform } from './hyperv-platform.ts';
 import { programSilicon, type ProgramAt } from './program.ts';
 import { Machine, type Counters, type EngineKind, type Platform } from './machine.ts';
 
-const MAGIC = 'vitrine snapshot 3';
+const MAGIC = 'vitrine snapshot 4';
 
 interface Snapshot {
   readonly magic: string;
@@ -33,9 +34,12 @@ interface Snapshot {
   readonly regions: readonly RegionDirective[];
   readonly platform: { readonly kind: string; readonly config: unknown; readonly state: unknown };
   readonly counters: Counters;
-  /** CPU structures and TLB areas, host addresses replaced by guest-physical ones. */
+  /** CPU structures and TLB areas without the data entries, host addresses replaced by guest-physical ones. */
   readonly cpus: readonly Uint8Array[];
   readonly tlbs: readonly Uint8Array[];
+  /** Data entries that hold something: where in the area, 32 bytes of each. */
+  readonly places: readonly Uint32Array[];
+  readonly entries: readonly Uint8Array[];
   /** Guest-physical addresses of fetch windows and fetch entries, in order: f64, -1 for none. */
   readonly windows: Float64Array;
   readonly fetches: readonly Float64Array[];
@@ -74,6 +78,8 @@ export function takeSnapshot(machine: Machine): Uint8Array {
   const { engine, truth, config, silicon } = machine;
   const cpus: Uint8Array[] = [];
   const tlbs: Uint8Array[] = [];
+  const places: Uint32Array[] = [];
+  const tlbEntries: Uint8Array[] = [];
   const fetches: Float64Array[] = [];
   const translations: Float64Array[] = [];
   const windows = new Float64Array(config.vcpus * machine.silicon.contexts);
@@ -88,29 +94,35 @@ export function takeSnapshot(machine: Machine): Uint8Array {
     for (const field of POINTERS) view.setUint32(field, 0, true);
     cpus.push(copy);
     const area = engine.view.getUint32(cpu + CPU.tlbArea, true);
-    const tlb = engine.u8.slice(area, area + TLB.areaBytes);
-    const entries = new DataView(tlb.buffer);
-    const targets = new Float64Array((3 * TLB.arrayBytes) / 32).fill(-1);
-    for (let at = 0; at < 3 * TLB.arrayBytes; at += 32) {
-      const page = entries.getInt32(at + TLB.read, true) & ~0xfff;
-      const host = (entries.getInt32(at + TLB.addend, true) + page) >>> 0;
-      if (entries.getBigInt64(at + TLB.read, true) !== -1n) targets[at / 32] = gpaOf(host);
-      entries.setUint32(at + TLB.addend, 0, true);
-      if (entries.getUint32(at + TLB.flags, true) & TLBFLAG.mmio) continue;
+    const valid = validEntries(engine.u32, area);
+    const entries = new Uint8Array(valid.length * 32);
+    const data = new DataView(entries.buffer);
+    const targets = new Float64Array(valid.length).fill(-1);
+    for (const [k, place] of valid.entries()) {
+      const at = k * 32;
+      entries.set(engine.u8.subarray(area + place, area + place + 32), at);
+      const page = data.getInt32(at + TLB.read, true) & ~0xfff;
+      const host = (data.getInt32(at + TLB.addend, true) + page) >>> 0;
+      if (data.getBigInt64(at + TLB.read, true) !== -1n) targets[k] = gpaOf(host);
+      data.setUint32(at + TLB.addend, 0, true);
+      if (data.getUint32(at + TLB.flags, true) & TLBFLAG.mmio) continue;
       // Bit 0 only says that somebody watches the page.
       for (const tag of [TLB.read, TLB.write]) {
-        const low = entries.getUint32(at + tag, true);
-        if ((low & 0xffe) === 0) entries.setUint32(at + tag, low & ~1, true);
+        const low = data.getUint32(at + tag, true);
+        if ((low & 0xffe) === 0) data.setUint32(at + tag, low & ~1, true);
       }
     }
-    tlbs.push(tlb);
+    places.push(Uint32Array.from(valid));
+    tlbEntries.push(entries);
     translations.push(targets);
+    const tlb = engine.u8.slice(area + TLB.fetch, area + TLB.areaBytes);
+    const fetch = new DataView(tlb.buffer);
     const gpas = new Float64Array(FETCH_ENTRIES);
     for (let k = 0; k < FETCH_ENTRIES; k++) {
-      const at = TLB.fetch + k * 16;
-      gpas[k] = entries.getBigInt64(at, true) === -1n ? -1 : gpaOf(entries.getUint32(at + 8, true));
-      entries.setUint32(at + 8, 0, true);
+      gpas[k] = fetch.getBigInt64(k * 16, true) === -1n ? -1 : gpaOf(fetch.getUint32(k * 16 + 8, true));
+      fetch.setUint32(k * 16 + 8, 0, true);
     }
+    tlbs.push(tlb);
     fetches.push(gpas);
   }
   const numbers: number[] = [];
@@ -139,6 +151,8 @@ export function takeSnapshot(machine: Machine): Uint8Array {
     counters: machine.counters(),
     cpus,
     tlbs,
+    places,
+    entries: tlbEntries,
     windows,
     fetches,
     translations,
@@ -244,18 +258,16 @@ function loadProcessors(machine: Machine, snapshot: Snapshot): void {
     engine.u8.set(snapshot.cpus[slot] as Uint8Array, cpu);
     for (const [k, field] of POINTERS.entries()) engine.view.setUint32(cpu + field, own[k] as number, true);
     const area = engine.view.getUint32(cpu + CPU.tlbArea, true);
-    engine.u8.set(snapshot.tlbs[slot] as Uint8Array, area);
+    engine.u8.fill(0xff, area, area + TLB.fetch);
+    engine.u8.set(snapshot.tlbs[slot] as Uint8Array, area + TLB.fetch);
+    const entries = snapshot.entries[slot] as Uint8Array;
     const pages = snapshot.translations[slot] as Float64Array;
-    for (let at = area; at < area + 3 * TLB.arrayBytes; at += 32) {
-      const valid =
-        engine.view.getInt32(at + TLB.read, true) !== -1 || engine.view.getInt32(at + TLB.write, true) !== -1;
+    for (const [k, place] of (snapshot.places[slot] as Uint32Array).entries()) {
+      const at = area + place;
+      engine.u8.set(entries.subarray(k * 32, k * 32 + 32), at);
       const page = (engine.view.getInt32(at + TLB.read, true) & ~0xfff) | 0;
-      if (!valid) continue;
-      if (engine.view.getUint32(at + TLB.flags, true) & TLBFLAG.mmio) {
-        engine.view.setInt32(at + TLB.addend, -page | 0, true);
-        continue;
-      }
-      const host = at4k(pages[(at - area) / 32] as number);
+      const mmio = (engine.view.getUint32(at + TLB.flags, true) & TLBFLAG.mmio) !== 0;
+      const host = mmio ? 0 : at4k(pages[k] as number);
       engine.view.setInt32(at + TLB.addend, (host - page) | 0, true);
     }
     const gpas = snapshot.fetches[slot] as Float64Array;

@@ -18,11 +18,11 @@ import {
   SEG,
   SS,
   TLB,
-  TLBUSE,
   segField,
 } from './layout.ts';
 import type { MemoryPlan } from './memory-plan.ts';
 import { REG, RM, type FlagUse } from './record-plan.ts';
+import { eachFilledEntry } from './tlb.ts';
 
 export interface Block {
   /** Address of the first record; a header (HEAD) lies in front of it. */
@@ -489,16 +489,10 @@ export class Blocks {
     const { tlbBase, vcpus, contexts } = this.#plan;
     const u32 = this.#u32;
     for (let context = 0; context < vcpus * contexts; context++) {
-      const area = tlbBase + context * TLB.areaBytes;
-      for (let piece = 0; piece < 3 * 64; piece++) {
-        const filled = u32[(area + TLB.use + TLBUSE.data + (piece >> 5) * 4) >> 2] as number;
-        if ((filled & (1 << (piece & 31))) === 0) continue;
-        const start = area + piece * (TLB.arrayBytes / 64);
-        for (let entry = start; entry < start + TLB.arrayBytes / 64; entry += 32) {
-          this.#observeTag(entry, TLB.write, host);
-          if (reads) this.#observeTag(entry, TLB.read, host);
-        }
-      }
+      eachFilledEntry(u32, tlbBase + context * TLB.areaBytes, (entry) => {
+        this.#observeTag(entry, TLB.write, host);
+        if (reads) this.#observeTag(entry, TLB.read, host);
+      });
     }
   }
   #observeTag(entry: number, tag: number, host: number): void {

@@ -219,11 +219,20 @@ export const CPU = {
  */
 export const ANSWERS = 256;
 
+/** Entries of a data array: 32 MiB, so that two pages that are used together seldom share one. */
+const TLB_ENTRIES = 8192;
+const TLB_ARRAY = TLB_ENTRIES * 32;
+const FETCH_SMALL = 512;
+const FETCH_LARGE = 64;
+const FETCH_ARRAY = (FETCH_SMALL + FETCH_LARGE) * 16;
+/** Fills since the last flush that a list names. */
+const TLB_LISTED = 256;
+
 /** Data TLB: 3 arrays (user; supervisor; supervisor with EFLAGS.AC or without SMAP), then the fetch arrays. */
 export const TLB = {
-  entries: 1024,
+  entries: TLB_ENTRIES,
   entryShift: 5,
-  arrayBytes: 1024 * 32,
+  arrayBytes: TLB_ARRAY,
   user: 0,
   supervisor: 1,
   supervisorAc: 2,
@@ -235,13 +244,13 @@ export const TLB = {
   flags: 20,
   gpa: 24,
   /** Fetch arrays, for user then supervisor: 4 KiB entries and 2 MiB entries, 16 bytes: u64 tag, u32 host, u32 flags. */
-  fetch: 3 * 1024 * 32,
-  fetchSmall: 512,
-  fetchLarge: 64,
-  fetchBytes: (512 + 64) * 16,
+  fetch: 3 * TLB_ARRAY,
+  fetchSmall: FETCH_SMALL,
+  fetchLarge: FETCH_LARGE,
+  fetchBytes: FETCH_ARRAY,
   /** Behind the arrays, what may be in them, so that a flush costs what was filled; see TLBUSE. */
-  use: 3 * 1024 * 32 + 2 * (512 + 64) * 16,
-  areaBytes: 3 * 1024 * 32 + 2 * (512 + 64) * 16 + 64,
+  use: 3 * TLB_ARRAY + 2 * FETCH_ARRAY,
+  areaBytes: 3 * TLB_ARRAY + 2 * FETCH_ARRAY + 128 + TLB_LISTED * 4,
 } as const;
 
 /** Offsets behind TLB.use. A bit of the first ones stands for 1/64 of an array that has had an entry since the last flush. */
@@ -253,6 +262,11 @@ export const TLBUSE = {
   fetchLarge: 40,
   /** u64: bit (va >> 30) & 63 is set when a piece of a large page was filled. */
   large: 56,
+  /** u32: data entries filled since the last flush; from `listed` on the list does not name them all. */
+  filled: 64,
+  listed: TLB_LISTED,
+  /** u32 each: where in the area they are. */
+  list: 128,
 } as const;
 
 export const TLBFLAG = { mmio: 1, global: 2, large: 4, user: 8 } as const;

@@ -65,6 +65,16 @@ function note(f: FunctionBuilder, cpu: Val, array: Val, use: number, part: Val):
   f.store('64', word, f.load('64', word, TLB.use + use).or(i64(1).shl(part)), TLB.use + use);
 }
 
+/** Notes that a data entry is filled. */
+function noteEntry(f: FunctionBuilder, cpu: Val, entry: Val): void {
+  const area = f.let(f.load('32', cpu, CPU.tlbArea));
+  const filled = f.let(f.load('32', area, TLB.use + TLBUSE.filled));
+  f.if(filled.ltU(TLBUSE.listed), () => {
+    f.store('32', area.add(filled.shl(2)), entry.sub(area), TLB.use + TLBUSE.list);
+    f.store('32', area, filled.add(1), TLB.use + TLBUSE.filled);
+  });
+}
+
 /** Notes that a piece of a large page is in the TLB. */
 function noteLarge(f: FunctionBuilder, cpu: Val, va: Val, leaf: Val): void {
   f.if(leaf.and(TLBFLAG.large << 8), () => note(f, cpu, i32(0), TLBUSE.large, va.shrU(30)));
@@ -336,7 +346,8 @@ export const pagingRoutines: readonly Routine[] = [
         );
       },
     );
-    note(f, cpu, which.shl(3), TLBUSE.data, va.shrU(12 + 10 - 6));
+    note(f, cpu, which.shl(3), TLBUSE.data, va.shrU(12 + Math.log2(TLB.entries / 64)));
+    noteEntry(f, cpu, entry);
     noteLarge(f, cpu, va, leaf);
     f.if(leaf.and(3).eq(3), () => f.store('32', cpu, i32(1), CPU.tlbWpOpen));
     f.store('64', entry, tag.get, TLB.read);
@@ -477,6 +488,22 @@ export const pagingRoutines: readonly Routine[] = [
   routine('tlb_flush', ['i32'], [], (f) => {
     const cpu = f.p(0);
     const area = f.let(f.load('32', cpu, CPU.tlbArea));
+    const filled = f.let(f.load('32', area, TLB.use + TLBUSE.filled));
+    f.if(filled.ltU(TLBUSE.listed), () => {
+      const at = f.local('i32', area);
+      const end = f.let(area.add(filled.shl(2)));
+      f.loop((again) => {
+        f.if(at.get.ne(end), () => {
+          const entry = f.let(area.add(f.load('32', at.get, TLB.use + TLBUSE.list)));
+          f.store('64', entry, i64(-1), TLB.read);
+          f.store('64', entry, i64(-1), TLB.write);
+          at.set(at.get.add(4));
+          f.br(again);
+        });
+      });
+      for (const { use } of ARRAYS.slice(0, 3)) f.store('64', area, i64(0), TLB.use + use);
+    });
+    f.store('32', area, i32(0), TLB.use + TLBUSE.filled);
     for (const { array, bytes, use } of ARRAYS) {
       const left = f.local('i64', f.load('64', area, TLB.use + use));
       f.store('64', area, i64(0), TLB.use + use);
