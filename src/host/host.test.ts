@@ -780,6 +780,19 @@ describe('turns', () => {
     expect(order).toEqual([0, 2, 0, 2]);
   });
 
+  test('of a VP alone last until the host has something to do, however often they are asked for', () => {
+    identify();
+    const due = 3_000_000;
+    wrmsr(0, MSR.stimer0Config, TIMER.enable | TIMER.autoEnable | TIMER.direct | (0xed << 4));
+    wrmsr(0, MSR.stimer0Config + 1, due / 100);
+    for (const now of [0, 70_000, 70_001, 2_000_000])
+      expect(hostTurn(host, now)).toEqual({ kind: 'run', vp: 0, instructions: hostNextEvent(host) - now });
+    const input = inputs.startVpInput.write({ partitionId: inputs.PARTITION_SELF, vpIndex: 2 });
+    world.now = 2_000_000;
+    hypercall(0, { code: CALL.startVirtualProcessor }, input);
+    expect(hostTurn(host, 2_000_001)).toMatchObject({ kind: 'run', vp: 2 });
+  });
+
   test('end early for an event of the host, and for a VP that says it spins', () => {
     wrmsr(0, MSR.stimer0Config, TIMER.enable | TIMER.autoEnable | TIMER.direct | (0xed << 4));
     wrmsr(0, MSR.stimer0Config + 1, 5);

@@ -18,6 +18,9 @@ export type Turn =
   /** Nobody can run before this time in ns; Infinity: nothing will ever happen again. */
   | { readonly kind: 'idle'; readonly until: number };
 
+/** Nanoseconds between two looks at a VP that nobody waits for. */
+const LONGEST_TURN = 10_000_000;
+
 /** The next turn. `nextEvent`: time in ns at which the host itself has something to do. */
 export function nextTurn(state: HostState, now: number, nextEvent: number): Turn {
   const vp = choose(state, now);
@@ -26,12 +29,17 @@ export function nextTurn(state: HostState, now: number, nextEvent: number): Turn
     return { kind: 'idle', until: nextEvent };
   }
   vp.activity = 'running';
-  const { turn } = state;
-  if (!turn.active || turn.vp !== vp.index || now >= turn.until) {
+  const { turn, vps } = state;
+  // Alone, a VP needs no slices: whatever makes another one runnable ends its run first.
+  const alone = vps.every((other) => other === vp || !isRunnable(other));
+  if (!turn.active || turn.vp !== vp.index || (now >= turn.until && !alone)) {
     endTurn(state, now);
     Object.assign(turn, { vp: vp.index, active: true, since: now, until: now + state.config.slice });
   }
-  const instructions = Math.max(1, Math.min(turn.until, nextEvent) - now);
+  // Nothing of a turn alone is remembered: when it is asked for again depends on the outside, and must not show.
+  if (alone) turn.until = 0;
+  const until = alone ? now + LONGEST_TURN : turn.until;
+  const instructions = Math.max(1, Math.min(until, nextEvent) - now);
   return { kind: 'run', vp: vp.index, instructions };
 }
 

@@ -233,6 +233,39 @@ function guardedRoutines(tag: TagRef): readonly Routine[] {
       f.return(page);
       f.unreachable();
     }),
+    /**
+     * The header of the block at `rip` (64-bit code) when it is an entry of a region that `budget` lasts for, else 0. Fetches as
+     * run() does in front of a block.
+     */
+    routine('find_region', ['i32', 'i32', 'i64'], ['i32'], (f, lib) => {
+      const cpu = f.p(0);
+      const budget = f.p(1);
+      const rip = f.p(2);
+      f.if(rip.and(f.load('64', cpu, CPU.windowMask)).ne(f.load('64', cpu, CPU.windowBase)), () => {
+        f.store('32', cpu, i32(0), CPU.record);
+        f.store('32', cpu, budget, CPU.budget);
+        f.call(lib('fetch_window'), cpu, rip);
+      });
+      const key = f.let(f.load('32', cpu, CPU.mode).or(windowKey(f, cpu)));
+      const host = f.load('32', cpu, CPU.windowHost).add(rip.sub(f.load('64', cpu, CPU.windowBase)).wrap());
+      const jumps = f.load('32', f.load('32', cpu, CPU.engine), ENGINE.jumpCache);
+      const entry = jumpEntry(f, jumps, rip, key);
+      const known = f
+        .load('64', entry, JUMP.rip)
+        .eq(rip)
+        .and(f.load('32', entry, JUMP.host).eq(host))
+        .and(f.load('32', entry, JUMP.mode).eq(key));
+      f.if(known, () => {
+        const head = f.let(f.load('32', entry, JUMP.record).sub(HEAD.size));
+        const enters = f
+          .load('32', head, HEAD.slot)
+          .bool()
+          .and(f.load('32', head, HEAD.need).leS(budget));
+        f.if(enters, () => f.return(head));
+      });
+      f.return(i32(0));
+      f.unreachable();
+    }),
     /** For debuggers: guest-physical address of `va` in CPU.stageGpa and 1, or 0; changes nothing that a guest sees but A bits. */
     routine('try_translate', ['i32', 'i64', 'i32'], ['i32'], (f, lib) => {
       const cpu = f.p(0);

@@ -1,6 +1,6 @@
 /** Evaluation of the lazy status flags (see FLAGS in sem.ts): one formula for each flag and kind. */
 import { CPU, FLAG } from '../layout.ts';
-import { FLAGS, type Library } from '../sem.ts';
+import { FLAGS, type Library, type Size } from '../sem.ts';
 import type { FunctionBuilder } from '../wasm/function.ts';
 import { i32, i64, select, type Val } from '../wasm/value.ts';
 import { routine, type Routine } from './library.ts';
@@ -12,6 +12,25 @@ export interface LazyValues {
   readonly r: Val;
 }
 type Formula = (values: LazyValues) => Val;
+
+/**
+ * Inside a region, and from one region to the next, the kind says more than FLAGS: by how much the values are to be shifted left
+ * and right again to be sign-extended (bits 8-15), which is only done when somebody looks, and whether r is a - b and not in its
+ * place.
+ */
+export const DERIVED = 0x10000;
+export const rawKind = (kind: number, size: Size): number => kind | ((64 - 8 * size) << 8);
+
+/** The lazy flags of a region as FLAGS has them. */
+export function plainFlags(
+  f: FunctionBuilder,
+  flags: { readonly kind: Val } & LazyValues,
+): { readonly kind: Val } & LazyValues {
+  const shift = f.let(flags.kind.shrU(8).and(0xff).zext());
+  const extend = (value: Val): Val => f.let(value.shl(shift).shrS(shift));
+  const r = f.let(select(flags.kind.and(DERIVED), flags.a.sub(flags.b), flags.r));
+  return { kind: f.let(flags.kind.and(0xff)), a: extend(flags.a), b: extend(flags.b), r: extend(r) };
+}
 
 const sign = (value: Val): Val => value.shrU(63).wrap();
 
@@ -178,6 +197,18 @@ export const flagRoutines: readonly Routine[] = [
   byKind('carry_of', carryOf),
   byKind('status_of', statusOf),
   ...GROUPS.map((group) => byKind(`cond_of_${group}`, (kind, values) => conditionOf(kind, group, values))),
+  /** Flags in the CPU structure that a region left as it has them become those of FLAGS. */
+  routine('plain_flags', ['i32'], [], (f) => {
+    const cpu = f.p(0);
+    const word = (offset: number): Val => f.let(f.load('64', cpu, offset));
+    const kind = f.let(f.load('32', cpu, CPU.flagKind));
+    const flags = { kind, a: word(CPU.flagA), b: word(CPU.flagB), r: word(CPU.flagR) };
+    const { a, b, r, kind: plain } = plainFlags(f, flags);
+    f.store('32', cpu, plain, CPU.flagKind);
+    f.store('64', cpu, a, CPU.flagA);
+    f.store('64', cpu, b, CPU.flagB);
+    f.store('64', cpu, r, CPU.flagR);
+  }),
   ofState('carry_flag', 'carry_of'),
   ofState('status_flags', 'status_of'),
   ...GROUPS.filter((group) => group !== 2 && group !== 4).map((group) =>

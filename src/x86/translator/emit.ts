@@ -9,13 +9,14 @@
  * thrown inside takes the same way.
  */
 import { CPU, ENGINE, HEAD, JUMP, MODE, REC, TLB } from '../layout.ts';
-import { REGION_FAULT, REGION_PARAMS, REP, jumpEntry, windowKey } from '../interpreter.ts';
+import type { Block } from '../blocks.ts';
+import { REGION_FAULT, REGION_PARAMS, REP, jumpEntry } from '../interpreter.ts';
 import type { Library } from '../sem.ts';
 import { FunctionBuilder, type Label, type TagRef, type Var } from '../wasm/function.ts';
 import { i32, i64, type Val } from '../wasm/value.ts';
 import { has, LoopNest, type Edge, type Loop } from './loops.ts';
 import type { Instruction, Region, RegionBlock } from './region.ts';
-import { plainFlags, RegionSem, type RegionState } from './region-sem.ts';
+import { current, RegionSem, type RegionState } from './region-sem.ts';
 
 /** Type numbers of a translator's module: see translator.ts. */
 export const TYPES = { region: 0, handler: 1 } as const;
@@ -95,19 +96,24 @@ class Locals implements RegionState {
     flags.b.set(f.load('64', cpu, CPU.flagB));
     flags.r.set(f.load('64', cpu, CPU.flagR));
   }
-  /** Writes back what the region changes. */
+  /** Writes back what the region changes; flags as regions have them. */
   spill(cpu: Val): void {
     const { f } = this;
     this.#each((register, width, offset) => {
       if (this.#written.has(register)) f.store(width, cpu, register.get, offset);
     });
     if (!this.#usesFlags) return;
-    const flags = plainFlags(f, this.#flags);
+    const flags = current(this.#flags);
     f.store('32', cpu, flags.kind, CPU.flagKind);
     f.store('64', cpu, flags.a, CPU.flagA);
     f.store('64', cpu, flags.b, CPU.flagB);
     f.store('64', cpu, flags.r, CPU.flagR);
   }
+}
+
+/** Flags in the CPU structure as regions leave them become plain, for everybody else. */
+function makePlain(f: FunctionBuilder, cpu: Val, lib: Library): void {
+  f.if(f.load('32', cpu, CPU.flagKind).gtU(0xff), () => f.call(lib('plain_flags'), cpu));
 }
 
 /** For each instruction whether the flags that it sets are overwritten before anything can see them. */
@@ -164,6 +170,8 @@ function write(
   const fault = f.persistent('i32');
   /** Record of the instruction that is done on the way out, 0: none; and whether it is one that only jumps. */
   const last = f.persistent('i32');
+  /** Header of the block that is next, when a direct branch says which it is; 0: look for it. */
+  const link = f.persistent('i32');
   const jumps = f.persistent('i32');
   const { blocks, index } = region;
 
@@ -208,9 +216,8 @@ function write(
   });
   // A region may span several fetch windows: an edge to another one looks whether it is still where it was.
   const window = ((blocks[0] as RegionBlock).block.mode & MODE.large) !== 0 ? LARGE : SMALL;
-  const sameWindow = (a: RegionBlock, b: RegionBlock): boolean =>
-    a.rip >> window.shift === b.rip >> window.shift;
-  const oneWindow = blocks.every((block) => sameWindow(block, blocks[0] as RegionBlock));
+  const sameWindow = (a: RegionBlock, rip: bigint): boolean => a.rip >> window.shift === rip >> window.shift;
+  const oneWindow = blocks.every(({ rip }) => sameWindow(blocks[0] as RegionBlock, rip));
   const kinds: (number | undefined | 'none')[] = blocks.map(() => 'none');
   const noteKind = (k: number): void => {
     const known = kinds[k];
@@ -239,15 +246,33 @@ function write(
     }
     budget.set(budget.get.sub(block.length));
     state.depth = f.depth;
+    /** Out of the region, where `target` is constant. */
+    const exit = (target: bigint): void => {
+      const known = region.exits.get(unsigned(target));
+      if (known !== undefined && !known.stale && known.secondHost === 0) {
+        const found = (): void => link.set(known.record - HEAD.size);
+        if (sameWindow(block, unsigned(target))) found();
+        else
+          f.scope(() => {
+            const there = fetchEntry(f, cpu, window, i64(target));
+            const host = windowHost(window, known, unsigned(target));
+            f.if(there.tag.eq(there.base).and(there.host.eq(host)), () => {
+              setWindow(f, cpu, there);
+              found();
+            });
+          });
+      }
+      leave(i64(target));
+    };
     /** To `target`: inside the region when it lies there. `last`: nothing is written behind it. */
     const goto = (target: bigint, last: boolean): void => {
       const at = index.get(unsigned(target));
       if (at === undefined) {
-        leave(i64(target));
+        exit(target);
         return;
       }
       const other = blocks[at] as RegionBlock;
-      const crosses = !oneWindow && !sameWindow(block, other);
+      const crosses = !oneWindow && !sameWindow(block, other.rip);
       const route = nest.route(k, at);
       if (at <= k) f.if(budget.get.ltS(region.instructions), () => leave(i64(target)), undefined, false);
       if (crosses) enterWindow(f, cpu, window, other, () => leave(i64(target)));
@@ -270,7 +295,7 @@ function write(
     };
     const gotoIf = (condition: Val, target: bigint): void => {
       const at = index.get(unsigned(target));
-      const near = at !== undefined && (oneWindow || sameWindow(block, blocks[at] as RegionBlock));
+      const near = at !== undefined && (oneWindow || sameWindow(block, (blocks[at] as RegionBlock).rip));
       if (near && nest.route(k, at).kind === 'forward') {
         noteKind(at);
         f.brIf(labels[at] as Label, condition);
@@ -352,6 +377,7 @@ function write(
   /** By the interpreter's handler, which works on the CPU structure. */
   const callHandler = ({ record }: Instruction, leave: (target: Val) => void): void => {
     state.spill(cpu);
+    makePlain(f, cpu, lib);
     f.store('32', cpu, i32(record.address), CPU.record);
     f.store('32', cpu, budget.get, CPU.budget);
     f.callIndirect(TYPES.handler, i32(record.half(REC.slot)), [], cpu, i32(record.address));
@@ -418,20 +444,26 @@ function write(
   f.if(
     fault.get,
     () => {
+      makePlain(f, cpu, lib);
       f.store('32', cpu, budget.get, CPU.budget);
       f.return(i32(REGION_FAULT));
     },
     undefined,
     false,
   );
+  const key = (blocks[0] as RegionBlock).block.mode;
   if (outside) {
-    f.if(
-      last.get,
-      () => writeLast(f, lib, cpu, budget, rip, last.get, jumps.get),
-      () => f.store('64', cpu, rip.get, CPU.rip),
-    );
-  } else f.store('64', cpu, rip.get, CPU.rip);
-  writeChain(f, lib, cpu, budget, rip.get, window, place.jumpCache);
+    f.if(last.get, () => {
+      makePlain(f, cpu, lib);
+      writeLast(f, lib, cpu, budget, rip, last.get, jumps.get);
+      writeSearch(f, lib, cpu, budget, rip.get);
+    });
+  }
+  f.store('64', cpu, rip.get, CPU.rip);
+  f.if(link.get, () => enterRegion(f, cpu, budget, link.get));
+  writeChain(f, cpu, budget, rip.get, window, key, place.jumpCache);
+  makePlain(f, cpu, lib);
+  writeSearch(f, lib, cpu, budget, rip.get);
   f.prefix(() => {
     state.fill(cpu);
     state.tlb.set(f.load('32', cpu, CPU.tlbFast));
@@ -500,6 +532,10 @@ function fetchEntry(f: FunctionBuilder, cpu: Val, window: Window, target: Val): 
   };
 }
 
+/** Host address of the window that `block` at `rip` lies in. */
+const windowHost = (window: Window, block: Block, rip: bigint): number =>
+  (block.host - Number(rip & (window.size - 1n))) | 0;
+
 /** What fetch_window does when the entry is there, but for the mask. */
 function setWindow(f: FunctionBuilder, cpu: Val, { base, host }: Fetched): void {
   f.store('64', cpu, base, CPU.windowBase);
@@ -516,53 +552,62 @@ function enterWindow(
 ): void {
   f.scope(() => {
     const found = fetchEntry(f, cpu, window, i64(rip));
-    const host = (block.host - Number(rip & (window.size - 1n))) | 0;
+    const host = windowHost(window, block, rip);
     f.if(found.tag.ne(found.base).or(found.host.ne(host)), miss, undefined, false);
     setWindow(f, cpu, found);
   });
 }
 
-/** Goes on in the region of `rip`, or returns to run(). */
+/** Goes on in the region that the block with header `head` is an entry of, if there is one and the budget lasts for it. */
+function enterRegion(f: FunctionBuilder, cpu: Val, budget: Var, head: Val): void {
+  const slot = f.let(f.load('32', head, HEAD.slot));
+  f.if(slot.bool().and(f.load('32', head, HEAD.need).leS(budget.get)), () =>
+    f.returnCallIndirect(TYPES.region, slot, cpu, budget.get, f.load('32', head, HEAD.entry)),
+  );
+}
+
+/** Goes on in the region of `rip` when fetch TLB and jump cache have it, in a window of the same kind and in the same mode. */
 function writeChain(
   f: FunctionBuilder,
-  lib: Library,
   cpu: Val,
   budget: Var,
   rip: Val,
   window: Window,
+  key: number,
   jumpCache: number,
 ): void {
-  // Without budget nothing more is fetched.
-  f.if(budget.get.leS(0), () => f.return(budget.get), undefined, false);
-  f.if(rip.and(f.load('64', cpu, CPU.windowMask)).ne(f.load('64', cpu, CPU.windowBase)), () => {
-    // Most ways lead to windows of the same kind.
-    const found = fetchEntry(f, cpu, window, rip);
-    f.if(
-      found.tag.eq(found.base),
-      () => {
-        setWindow(f, cpu, found);
-        f.store('64', cpu, i64(-window.size), CPU.windowMask);
-      },
-      () => {
-        f.store('32', cpu, i32(0), CPU.record);
-        f.store('32', cpu, budget.get, CPU.budget);
-        f.call(lib('fetch_window'), cpu, rip);
-      },
-    );
-  });
-  const key = f.let(f.load('32', cpu, CPU.mode).or(windowKey(f, cpu)));
-  const host = f.load('32', cpu, CPU.windowHost).add(rip.sub(f.load('64', cpu, CPU.windowBase)).wrap());
-  const entry = jumpEntry(f, i32(jumpCache), rip, key);
+  const found = fetchEntry(f, cpu, window, rip);
+  const at = jumpEntry(f, i32(jumpCache), rip, i32(key));
+  const inside = rip.wrap().and(Number(window.size) - 1);
   const known = f
-    .load('64', entry, JUMP.rip)
+    .load('64', at, JUMP.rip)
     .eq(rip)
-    .and(f.load('32', entry, JUMP.host).eq(host))
-    .and(f.load('32', entry, JUMP.mode).eq(key));
+    .and(found.tag.eq(found.base))
+    .and(f.load('32', at, JUMP.host).eq(found.host.add(inside)))
+    .and(f.load('32', at, JUMP.mode).eq(key));
   f.if(known, () => {
-    const head = f.let(f.load('32', entry, JUMP.record).sub(HEAD.size));
+    const head = f.let(f.load('32', at, JUMP.record).sub(HEAD.size));
     const slot = f.let(f.load('32', head, HEAD.slot));
-    f.if(slot.bool().and(f.load('32', head, HEAD.need).leS(budget.get)), () =>
-      f.returnCallIndirect(TYPES.region, slot, cpu, budget.get, f.load('32', head, HEAD.entry)),
+    f.if(slot.bool().and(f.load('32', head, HEAD.need).leS(budget.get)), () => {
+      setWindow(f, cpu, found);
+      f.returnCallIndirect(TYPES.region, slot, cpu, budget.get, f.load('32', head, HEAD.entry));
+    });
+  });
+}
+
+/** Goes on in the region of `rip`, wherever it is, or returns to run(). */
+function writeSearch(f: FunctionBuilder, lib: Library, cpu: Val, budget: Var, rip: Val): void {
+  // Without budget nothing more is fetched.
+  f.if(budget.get.gtS(0), () => {
+    const head = f.callValue(lib('find_region'), cpu, budget.get, rip);
+    f.if(head, () =>
+      f.returnCallIndirect(
+        TYPES.region,
+        f.load('32', head, HEAD.slot),
+        cpu,
+        budget.get,
+        f.load('32', head, HEAD.entry),
+      ),
     );
   });
   f.return(budget.get);

@@ -4,7 +4,7 @@
  */
 import { operandBytes, type Entry, type OperandSpec } from '../encoding.ts';
 import { CPU, REC, STATUS_FLAGS, TLB, VEC } from '../layout.ts';
-import { conditionOf, statusOf, type LazyValues } from '../runtime/flags.ts';
+import { conditionOf, DERIVED, plainFlags, rawKind, statusOf, type LazyValues } from '../runtime/flags.ts';
 import { FLAGS, Sem, signExtend64, type Library, type Size } from '../sem.ts';
 import type { FunctionBuilder, Var } from '../wasm/function.ts';
 import { i32, i64, select, type Operand, type Val } from '../wasm/value.ts';
@@ -14,28 +14,13 @@ import type { Place, Record } from './record.ts';
 const WIDTH = { 1: '8u', 2: '16u', 4: '32', 8: '64' } as const;
 const STORE = { 1: '8', 2: '16', 4: '32', 8: '64' } as const;
 
-/**
- * Inside a region `flags.kind` says more than FLAGS: by how much the values are to be shifted left and right again to be
- * sign-extended (bits 8-15), which is only done when somebody looks, and whether r is a - b and not in its local.
- */
-const DERIVED = 0x10000;
-const rawKind = (kind: number, size: Size): number => kind | ((64 - 8 * size) << 8);
-
-/** The lazy flags as FLAGS has them. */
-export function plainFlags(
-  f: FunctionBuilder,
-  flags: RegionState['flags'],
-): { readonly kind: Val; readonly a: Val; readonly b: Val; readonly r: Val } {
-  const shift = f.let(flags.kind.get.shrU(8).and(0xff).zext());
-  const extend = (value: Val): Val => f.let(value.shl(shift).shrS(shift));
-  const r = f.let(select(flags.kind.get.and(DERIVED), flags.a.get.sub(flags.b.get), flags.r.get));
-  return {
-    kind: f.let(flags.kind.get.and(0xff)),
-    a: extend(flags.a.get),
-    b: extend(flags.b.get),
-    r: extend(r),
-  };
-}
+/** The values of the lazy flags as they are now. */
+export const current = ({ kind, a, b, r }: RegionState['flags']): { kind: Val } & LazyValues => ({
+  kind: kind.get,
+  a: a.get,
+  b: b.get,
+  r: r.get,
+});
 
 /** Conditions behind comparisons and tests, which most are, of values of 32 bits or less: without widening them. */
 function shortCondition(
@@ -617,7 +602,7 @@ export class RegionSem extends Sem {
     const { f } = this;
     if (!this.facts.writesFlags) this.facts.readsFlags = true;
     if (flagKind === undefined) {
-      const { kind, a, b, r } = plainFlags(f, flags);
+      const { kind, a, b, r } = plainFlags(f, current(flags));
       return f.callValue(this.lib(pure), kind, a, b, r);
     }
     const kind = flagKind & 0xff;

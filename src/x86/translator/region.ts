@@ -46,6 +46,8 @@ export interface Region {
   readonly instructions: number;
   /** Rip values of blocks that only indirect jumps may reach. */
   readonly landings: ReadonlySet<bigint>;
+  /** Known blocks outside it that its direct branches lead to. */
+  readonly exits: ReadonlyMap<bigint, Block>;
 }
 
 const rip64 = (low: number, high: number): bigint => (BigInt(high >>> 0) << 32n) | BigInt(low >>> 0);
@@ -172,6 +174,7 @@ export class RegionFinder {
     let instructions = first.length;
     let copies = 0;
     const landings = new Set<bigint>();
+    const exits = new Map<bigint, Block>();
     const searched = new Set<number>();
     const queue = [first];
     const add = (block: Block, target: bigint): boolean => {
@@ -195,7 +198,7 @@ export class RegionFinder {
       for (const target of successors) {
         if (found.has(target)) continue;
         const block = locate(target);
-        if (block !== undefined) add(block, target);
+        if (block !== undefined && !add(block, target)) exits.set(target, block);
       }
       // Where an indirect jump goes is not known, but what is hot in its page is likely to be where.
       const frame = next.block.host >>> 12;
@@ -215,6 +218,7 @@ export class RegionFinder {
       index: new Map(order.map((block, k) => [block.rip, k])),
       instructions,
       landings,
+      exits,
     };
   }
 }
