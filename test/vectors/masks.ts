@@ -378,8 +378,11 @@ export const FAULT_RULES: readonly Rule[] = [
       'xrstor',
       'xrstor64',
     ],
-    reason: '#PF: which byte of the area CR2 names',
-    apply: ({ mask }) => void (mask.cr2 = true),
+    reason: '#PF: which byte of the area CR2 names, and with it whether its page is present',
+    apply: ({ mask }) => {
+      mask.cr2 = true;
+      mask.error = 1;
+    },
   },
   {
     mnemonics: ['xrstor', 'xrstor64'],

@@ -71,6 +71,9 @@ export function excluded(code: Uint8Array): string | undefined {
   if (next === 0xc7 && !(digit(third) === 1 && third < 0xc0)) return 'extensions of the host';
   if ((next & 0xfc) === 0x20 && code.subarray(0, at).includes(0xf0)) return 'AltMovCr8 of AMD';
   if (next === 0x38 && third >= 0xc8 && third <= 0xcf) return 'SHA and GFNI of the host';
+  // WRSS; with 66 or F3 the byte is ADCX or ADOX.
+  if (next === 0x38 && third === 0xf6 && !code.subarray(0, at).some((byte) => byte === 0x66 || byte === 0xf3))
+    return 'CET of the host';
   if (next === 0x38 && ((third >= 0x80 && third <= 0x8f) || third === 0xf5 || third >= 0xf7))
     return 'extensions of the host';
   if (next === 0x3a && third >= 0xc8 && third <= 0xcf) return 'SHA and GFNI of the host';
