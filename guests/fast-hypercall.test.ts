@@ -6,8 +6,7 @@ import { expect, test } from 'vitest';
 import { CALL, STATUS } from '../src/abi/hyperv/hypercall.ts';
 import { MSR } from '../src/abi/hyperv/msr.ts';
 import { elf64 } from '../src/launch/test-images.ts';
-import { findConfiguration, makeMachine, type Configuration } from '../src/machine/configurations.ts';
-import { findCpuModel, type CpuModel } from '../src/x86/cpuid.ts';
+import { testMachine } from '../src/machine/test-machine.ts';
 import { Assembler, at, eax, ebx, ecx, edx, esp, r8, rax, rcx, rdx, xmm } from './asm.ts';
 
 const ENTRY = 0x100_0000;
@@ -62,21 +61,10 @@ interface Answer {
 }
 
 function run(name: string, model: string, ids: readonly number[]): Answer {
-  const outcome = makeMachine(findConfiguration(name) as Configuration, {
+  const machine = testMachine(name, model, {
     kernel: elf64(ENTRY, [{ paddr: ENTRY, bytes: program(ids) }]),
-    initrd: new Uint8Array(16),
-    commandLine: '',
-    memoryBytes: 64 << 20,
     vpCount: VCPUS,
-    model: findCpuModel(model) as CpuModel,
-    seed: 1n,
-    startDate: 0,
-    hyperv: true,
-    withheld: [],
-    sink: { mask: 0, emit: () => undefined },
   });
-  if (!outcome.ok) throw new Error(outcome.error.what);
-  const { machine } = outcome;
   for (let k = 0; k < 100; k++) {
     machine.run(10_000);
     const words = new Uint32Array((machine.truth.read(RESULT, 48) as Uint8Array).slice().buffer);

@@ -1,8 +1,7 @@
 /** Frames above 2 GiB of WebAssembly memory, whose addresses have their highest bit. */
 import { expect, test } from 'vitest';
 import { elf64 } from '../src/launch/test-images.ts';
-import { findConfiguration, makeMachine, type Configuration } from '../src/machine/configurations.ts';
-import { findCpuModel, type CpuModel } from '../src/x86/cpuid.ts';
+import { testMachine } from '../src/machine/test-machine.ts';
 import { Assembler, at, eax, ebx, rbx, rcx, esp } from './asm.ts';
 
 const ENTRY = 0x100_0000;
@@ -34,24 +33,13 @@ test.each([
   ['snp-paravisor', 'EPYC-Milan', 'translator'],
   ['tdx-paravisor', 'SapphireRapids', 'translator'],
 ] as const)('%s, %s, %s: an instruction in two pages', (name, model, engine) => {
-  const outcome = makeMachine(findConfiguration(name) as Configuration, {
+  const machine = testMachine(name, model, {
     kernel: elf64(ENTRY, [{ paddr: ENTRY, bytes: program() }]),
-    initrd: new Uint8Array(16),
-    commandLine: '',
     memoryBytes: 3 * 2 ** 30,
-    vpCount: 1,
-    model: findCpuModel(model) as CpuModel,
-    seed: 1n,
-    startDate: 0,
-    hyperv: true,
-    withheld: [],
     engine,
     // The last frames are taken first.
     frameOrder: (count) => Uint32Array.from({ length: count }, (_, k) => count - 1 - k),
-    sink: { mask: 0, emit: () => undefined },
   });
-  if (!outcome.ok) throw new Error(outcome.error.what);
-  const { machine } = outcome;
   const result = (): number => {
     const bytes = machine.truth.read(RESULT, 4) as Uint8Array;
     return new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true);

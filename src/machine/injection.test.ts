@@ -7,9 +7,8 @@ import { EVENT, INJECTION_OUTCOME } from '../abi/events.ts';
 import { EVENT_INJECTION } from '../abi/snp/vmsa.ts';
 import type { HostState } from '../host/host.ts';
 import { elf64 } from '../launch/test-images.ts';
-import { findCpuModel } from '../x86/cpuid.ts';
-import { findConfiguration, makeMachine } from './configurations.ts';
 import type { Machine } from './machine.ts';
+import { testMachine } from './test-machine.ts';
 
 const ENTRY = 0x100_0000;
 /** STI; JMP to itself. */
@@ -23,28 +22,16 @@ interface Made {
 }
 
 function make(name: string, code: readonly number[]): Made {
-  const configuration = findConfiguration(name);
-  const model = findCpuModel('EPYC-Milan');
-  if (configuration === undefined || model === undefined) throw new Error(name);
   const injections: number[][] = [];
-  const outcome = makeMachine(configuration, {
+  const machine = testMachine(name, 'EPYC-Milan', {
     kernel: elf64(ENTRY, [{ paddr: ENTRY, bytes: Uint8Array.from(code) }]),
-    initrd: new Uint8Array(16),
-    commandLine: '',
     memoryBytes: 256 << 20,
-    vpCount: 1,
-    model,
-    seed: 1n,
-    startDate: 0,
-    hyperv: true,
-    withheld: [],
     sink: {
       mask: 0xffff_ffff,
       emit: (...record) => void (record[0] === EVENT.injection && injections.push(record)),
     },
   });
-  if (!outcome.ok) throw new Error(outcome.error.what);
-  return { machine: outcome.machine, injections };
+  return { machine, injections };
 }
 
 const SLICE = 300_000;

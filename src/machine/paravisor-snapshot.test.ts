@@ -1,10 +1,9 @@
 import { expect, test } from 'vitest';
 import { BZIMAGE_PAYLOAD_AT, bzImage } from '../launch/test-images.ts';
 import { ALL_PARTS } from '../paravisor/parts.ts';
-import { findCpuModel, type CpuModel } from '../x86/cpuid.ts';
-import { findConfiguration, makeMachine, type Configuration } from './configurations.ts';
 import { restoreSnapshot, takeSnapshot } from './snapshot.ts';
 import { stateHash } from './state-hash.ts';
+import { testMachine } from './test-machine.ts';
 
 /** Asks CPUID for ever. */
 function kernel(): Uint8Array {
@@ -19,22 +18,11 @@ test.each([
   ['snp-paravisor', 'EPYC-Milan'],
   ['tdx-paravisor', 'SapphireRapids'],
 ] as const)('%s goes on from a snapshot with its paravisor, as if there had been none', (name, model) => {
-  const made = makeMachine(findConfiguration(name) as Configuration, {
+  const machine = testMachine(name, model, {
     kernel: kernel(),
     initrd: new Uint8Array(4096).fill(1),
-    commandLine: '',
-    memoryBytes: 64 * 2 ** 20,
-    vpCount: 1,
-    model: findCpuModel(model) as CpuModel,
-    seed: 1n,
-    startDate: 0,
-    hyperv: true,
-    withheld: [],
-    sink: { mask: 0, emit: () => undefined },
     paravisor: { build: BUILD, parts: ALL_PARTS, hideIsolation: false },
   });
-  if (!made.ok) throw new Error(made.error.what);
-  const { machine } = made;
   expect(machine.run(1_000).kind).toBe('budget');
   const bytes = takeSnapshot(machine);
   const options = { sink: machine.config.sink, paravisorBuild: BUILD };
